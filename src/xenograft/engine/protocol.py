@@ -1,0 +1,279 @@
+"""The seam between the hypervisor and a CPU engine.
+
+An engine runs guest instructions; it knows nothing of Xen.  What crosses this seam is
+integers and bytes alone (no callbacks, no shared Python objects), so that an engine may live
+in another process.  The native engine (`xenograft.engine.unicorn`) and the scripted one for
+tests (`xenograft.engine.fake`) both satisfy these protocols.
+
+A run ends in an *exit*: a flat tuple ``(reason, flags, a0, a1, a2, a3, a4, a5)`` of integers.
+
+========== =============================================== =================================
+reason     a0..a5                                          how the hypervisor answers it
+========== =============================================== =================================
+BUDGET     -                                               run again
+KICK       -                                               run again (`Cpu.kick` was called)
+HYPERCALL  number, arg1..arg5                              `complete(result)` or `fault`
+IO_IN      port, size                                      `complete(value)`
+IO_OUT     port, size, value                               `complete()`
+MMIO_READ  gpa, size                                       `complete(value)`
+MMIO_WRITE gpa, size, value                                `complete()`
+CPUID      leaf, subleaf                                   `complete(eax, ebx, ecx, edx)`
+MSR_READ   index                                           `complete(value)` or `fault(13, 0)`
+MSR_WRITE  index, value                                    `complete()` or `fault(13, 0)`
+HALT       1 if interrupts are enabled else 0              run again once an event is there
+PAUSE      -                                               run again (the vCPU spins)
+SHUTDOWN   vector that could not be delivered              do not run again: triple fault
+STAGE2     gpa, access (0 read, 1 write, 2 fetch), gva     change the p2m and run, or `fault`
+DEBUG      rip                                             run again
+ERROR      engine's error number, rip                      do not run again
+========== =============================================== =================================
+
+``flags``: bits 0-1 CPL, bits 2-3 mode (0 real, 1 16-bit protected, 2 32-bit, 3 64-bit).
+An exit that needs an answer stays pending until `complete` or `fault`; no interrupt enters
+meanwhile, and the guest's registers are those before the instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Protocol
+
+Exit = tuple[int, int, int, int, int, int, int, int]
+
+
+class ExitReason(IntEnum):
+    """Why `Cpu.run` came back."""
+
+    BUDGET = 0
+    KICK = 1
+    HYPERCALL = 2
+    IO_IN = 3
+    IO_OUT = 4
+    MMIO_READ = 5
+    MMIO_WRITE = 6
+    CPUID = 7
+    MSR_READ = 8
+    MSR_WRITE = 9
+    HALT = 10
+    PAUSE = 11
+    SHUTDOWN = 12
+    STAGE2 = 13
+    DEBUG = 14
+    ERROR = 15
+
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+# Permission bits of a second-stage (p2m) entry.
+P2M_PRESENT = 1
+P2M_WRITE = 2
+P2M_EXEC = 4
+P2M_COW = 8
+P2M_RWX = P2M_PRESENT | P2M_WRITE | P2M_EXEC
+
+
+class AccessError(Exception):
+    """A guest address isn't backed by memory, or isn't writable (`address` is the first)."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"bad guest address {address:#x}")
+        self.address = address
+
+
+class MachineMemory(Protocol):
+    """All frames of the machine: one sparse file, with a frame table.
+
+    Frames are named by mfn (int).  A machine address is ``mfn << 12 | offset``.  Accesses may
+    cross frames; out-of-range accesses raise IndexError.
+    """
+
+    frames: int
+    """Number of frames (4 KiB each)."""
+
+    def alloc(self, owner: int, count: int = 1) -> list[tuple[int, int]]:
+        """Take `count` zeroed frames for `owner` (a domid); returns extents (mfn, length).
+
+        Raises MemoryError when the machine has fewer free frames.
+        """
+        ...
+
+    def free(self, mfn: int, count: int = 1) -> None:
+        """Give frames back (their reference count must be 1)."""
+        ...
+
+    def free_frames(self) -> int: ...
+    def owner(self, mfn: int) -> int: ...
+    def set_owner(self, mfn: int, owner: int) -> None: ...
+    def get_ref(self, mfn: int) -> int:
+        """Add a reference; returns the new count. A fresh frame has count 1."""
+        ...
+
+    def put_ref(self, mfn: int) -> int:
+        """Drop a reference; at 0 the frame is freed. Returns the new count."""
+        ...
+
+    def refs(self, mfn: int) -> int: ...
+    def read(self, maddr: int, size: int) -> bytes: ...
+    def write(self, maddr: int, data: bytes) -> None:
+        """The one copy-out: marks frames dirty and drops their translated code."""
+        ...
+
+    def read_u32(self, maddr: int) -> int: ...
+    def write_u32(self, maddr: int, value: int) -> None: ...
+    def read_u64(self, maddr: int) -> int: ...
+    def write_u64(self, maddr: int, value: int) -> None: ...
+    def test_and_set_bit(self, maddr: int, bit: int) -> bool:
+        """Atomically set bit `bit` (may exceed 63) of the bitmap at maddr; returns the old."""
+        ...
+
+    def test_and_clear_bit(self, maddr: int, bit: int) -> bool: ...
+    def compare_exchange_u32(self, maddr: int, expected: int, value: int) -> int:
+        """Atomic compare and exchange; returns the value found."""
+        ...
+
+    def dirty_frames(self, clear: bool = True) -> list[int]:
+        """mfns written (by guests or copy-out) since the last clear; needs dirty logging on."""
+        ...
+
+    def digest(self, mfns: list[tuple[int, int]]) -> bytes:
+        """SHA-256 over the contents of the extents, in the order given."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class AddressSpace(Protocol):
+    """A guest-physical space: the p2m, 512-entry leaves of (mfn, permissions)."""
+
+    def map(self, gfn: int, mfn: int, count: int = 1, flags: int = P2M_RWX) -> None: ...
+    def unmap(self, gfn: int, count: int = 1) -> None: ...
+    def lookup(self, gfn: int) -> tuple[int, int] | None:
+        """(mfn, permission bits), or None for a hole."""
+        ...
+
+    def entries(self) -> list[tuple[int, int, int, int]]:
+        """All mapped runs as (gfn, mfn, count, flags), ascending, maximal."""
+        ...
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """Raises AccessError for a hole."""
+        ...
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Raises AccessError for a hole or a read-only page; nothing is written then."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Cpu(Protocol):
+    """One virtual CPU of the engine."""
+
+    def run(self, budget: int, deadline: int = 0) -> Exit:
+        """Run until an exit, `budget` instructions, or host CLOCK_MONOTONIC ns `deadline` (0: none).
+
+        Releases Python's lock while running.
+        """
+        ...
+
+    def complete(self, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> None:
+        """Answer the pending exit; the instruction finishes at the next run."""
+        ...
+
+    def retry(self) -> None:
+        """Leave the pending exit unanswered: its instruction runs again (continuations)."""
+        ...
+
+    def fault(self, vector: int, error_code: int = -1, cr2: int = -1) -> None:
+        """Deliver an exception instead of the pending instruction (-1: none)."""
+        ...
+
+    def kick(self) -> None:
+        """Make a `run` under way, or the next one, return soon. May be called from any thread."""
+        ...
+
+    def instructions(self) -> int:
+        """Instructions run since creation (or as restored): the base of virtual time."""
+        ...
+
+    # -- registers, by architectural name ------------------------------------------------
+    def get(self, name: str) -> int: ...
+    def set(self, name: str, value: int) -> None: ...
+    def save(self) -> dict[str, int | bytes]:
+        """All of the CPU's state as plain values, portable between processes."""
+        ...
+
+    def restore(self, state: Mapping[str, int | bytes]) -> None: ...
+
+    # -- interrupts ----------------------------------------------------------------------
+    def set_interrupt(self, vector: int) -> None:
+        """Request a maskable interrupt, entered when the guest allows it (-1: withdraw)."""
+        ...
+
+    def taken_interrupt(self) -> int:
+        """The vector that entered since the last call, or -1."""
+        ...
+
+    def set_line(self, maddr: int, vector: int) -> None:
+        """A level line: while the byte at maddr is non-zero, `vector` is requested.
+
+        vector -1 removes it. The line has priority over `set_interrupt`.  Whoever makes the
+        byte non-zero calls `poke_line` afterwards.
+        """
+        ...
+
+    def poke_line(self) -> None: ...
+    def set_nmi(self) -> None: ...
+    def interruptible(self) -> bool:
+        """Whether a maskable interrupt would enter now (IF, no shadow)."""
+        ...
+
+    # -- memory as the guest's current page tables show it ---------------------------------
+    def translate(self, gva: int) -> int:
+        """Guest-physical address of gva (supervisor read). Raises AccessError."""
+        ...
+
+    def read(self, gva: int, size: int) -> bytes: ...
+    def write(self, gva: int, data: bytes) -> None: ...
+    def flush_tlb(self) -> None: ...
+
+    # -- what is answered without an exit ----------------------------------------------------
+    def set_cpuid(self, table: list[tuple[int, int, int, int, int, int]]) -> None:
+        """(leaf, subleaf or -1 for any, eax, ebx, ecx, edx): answered natively. Others exit."""
+        ...
+
+    def pass_msrs(self, indices: list[int]) -> None:
+        """MSRs that the engine itself keeps; all others exit."""
+        ...
+
+    def trap_ports(self, first: int, last: int, trap: bool) -> None:
+        """Ports that exit (default: all). Others read as ones, and writes are dropped."""
+        ...
+
+    def fast_hypercalls(self, table: list[tuple[int, int, int]]) -> None:
+        """(number, first argument, result): answered natively (64-bit mode, CPL 0)."""
+        ...
+
+    def set_tsc(self, virtual: bool, khz: int, offset: int) -> None:
+        """RDTSC = time in ns * khz / 1e6 + offset; time is CLOCK_MONOTONIC or `instructions`."""
+        ...
+
+    def skip(self, count: int) -> None:
+        """Advance `instructions` by count without running (idleness on the virtual clock)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Makes memories, spaces and CPUs of one kind."""
+
+    name: str
+
+    def memory(self, frames: int) -> MachineMemory: ...
+    def space(self, memory: MachineMemory) -> AddressSpace: ...
+    def cpu(self, space: AddressSpace, index: int) -> Cpu:
+        """A CPU in its reset state (real mode, RIP 0xfff0)."""
+        ...
