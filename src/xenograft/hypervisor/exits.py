@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an exit of the engine means: a pure function from the exit to an action.
+
+Nothing here touches a domain or an engine, so that every exit can be tried in a test.  The
+caller (`hypervisor.run`) carries the action out.
+
+Facts: Xen's hvm_io handlers (vlapic_range, hvm_print_line at port 0xe9), hvm_hlt(),
+hvm_triple_fault(); an unclaimed read gives all ones, an unclaimed write is dropped.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from xenograft.engine.protocol import Exit, ExitReason
+
+LAPIC_SIZE = 0x1000
+DEBUG_PORT = 0xE9
+"""HVM guests' debug console: Xen prints what is written there (hvm_print_line)."""
+
+
+class Act(IntEnum):
+    """What to do about an exit. The operands are `a` and `b` of the Action."""
+
+    RESUME = 0
+    """Run on: nothing happened."""
+    COMPLETE = 1
+    """Answer the exit with the value `a`."""
+    HYPERCALL = 2
+    """Do hypercall number `a` (arguments in the exit)."""
+    DEBUG_OUT = 3
+    """The guest printed the byte `a`; then complete."""
+    LAPIC_READ = 4
+    """Read the local APIC's register at offset `a`, `b` bytes."""
+    LAPIC_WRITE = 5
+    """Write the local APIC's register at offset `a`; the value is `b`."""
+    CPUID = 6
+    """Answer leaf `a`, subleaf `b`."""
+    RDMSR = 7
+    WRMSR = 8
+    """MSR `a` (value `b`)."""
+    BLOCK = 9
+    """HLT with interrupts enabled: wait for an event."""
+    DOWN = 10
+    """HLT with interrupts disabled: the vCPU goes down."""
+    YIELD = 11
+    """The vCPU spins: let another run."""
+    TRIPLE_FAULT = 12
+    STAGE2 = 13
+    """A guest-physical address `a` that the second stage refuses, access `b`."""
+    CRASH = 14
+    """The engine failed with its error `a` at RIP `b`: the domain cannot go on."""
+
+
+class Action(NamedTuple):
+    """An act with its operands."""
+
+    act: Act
+    a: int = 0
+    b: int = 0
+
+
+class Context(NamedTuple):
+    """What the decision depends on besides the exit.
+
+    `lapic_base`: guest-physical address of the xAPIC page, or -1 (disabled, or in x2APIC mode).
+    `debug_port`: whether writes to port 0xe9 are printed.
+    """
+
+    lapic_base: int = -1
+    debug_port: bool = True
+
+
+_RESUME = Action(Act.RESUME)
+_COMPLETE = Action(Act.COMPLETE)
+
+
+def ones(size: int) -> int:
+    """What a read of `size` bytes gives where nobody answers."""
+    return (1 << (8 * size)) - 1
+
+
+def decide(exit: Exit, context: Context) -> Action:
+    """The action for an exit.
+
+    >>> decide((ExitReason.IO_IN, 0, 0x60, 1, 0, 0, 0, 0), Context())
+    Action(act=<Act.COMPLETE: 1>, a=255, b=0)
+    """
+    reason, _, a0, a1, a2 = exit[:5]
+    if reason == ExitReason.HYPERCALL:
+        return Action(Act.HYPERCALL, a0)
+    if reason == ExitReason.BUDGET or reason == ExitReason.KICK or reason == ExitReason.DEBUG:
+        return _RESUME
+    if reason == ExitReason.MMIO_WRITE:
+        offset = a0 - context.lapic_base
+        if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
+            return Action(Act.LAPIC_WRITE, offset, a2)
+        return _COMPLETE
+    if reason == ExitReason.MMIO_READ:
+        offset = a0 - context.lapic_base
+        if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
+            return Action(Act.LAPIC_READ, offset, a1)
+        return Action(Act.COMPLETE, ones(a1))
+    if reason == ExitReason.HALT:
+        return Action(Act.BLOCK if a0 else Act.DOWN)
+    if reason == ExitReason.PAUSE:
+        return Action(Act.YIELD)
+    if reason == ExitReason.MSR_READ:
+        return Action(Act.RDMSR, a0)
+    if reason == ExitReason.MSR_WRITE:
+        return Action(Act.WRMSR, a0, a1)
+    if reason == ExitReason.CPUID:
+        return Action(Act.CPUID, a0, a1)
+    if reason == ExitReason.IO_IN:
+        return Action(Act.COMPLETE, ones(a1))
+    if reason == ExitReason.IO_OUT:
+        if a0 == DEBUG_PORT and a1 == 1 and context.debug_port:
+            return Action(Act.DEBUG_OUT, a2 & 0xFF)
+        return _COMPLETE
+    if reason == ExitReason.STAGE2:
+        return Action(Act.STAGE2, a0, a1)
+    if reason == ExitReason.SHUTDOWN:
+        return Action(Act.TRIPLE_FAULT, a0)
+    return Action(Act.CRASH, a0, a1)
