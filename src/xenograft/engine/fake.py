@@ -182,8 +182,8 @@ class FakeMemory:
         self.write(maddr, value.to_bytes(8, "little"))
 
     def _bit(self, maddr: int, bit: int, value: bool) -> bool:
-        if bit < 0:
-            raise IndexError("negative bit number")
+        if maddr < 0 or bit < 0:
+            raise IndexError("negative address or bit number")
         at, mask = maddr + bit // 8, 1 << (bit % 8)
         byte = self.read(at, 1)[0]
         # A bit that doesn't change isn't a write: the frame stays clean.
