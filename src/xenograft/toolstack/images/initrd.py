@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ramdisk of the demonstration guest: busybox, and a first process of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from importlib import resources
+from pathlib import Path
+
+from xenograft.toolstack.images.cpio import Archive
+
+MARKER = "demo-initrd: user space"
+"""How the line starts that the guest prints when user space is reached."""
+
+# Where busybox can't say what it knows (a host of another architecture), the first process
+# makes the links in the guest, which costs it a quarter of a second.
+_NO_APPLETS: list[str] = []
+
+
+def recipe() -> str:
+    """Changes when what's built from the same busybox would."""
+    modules = (resources.files(__package__) / name for name in ("demo_init.sh", "initrd.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
+
+
+def applets(busybox: Path) -> list[str]:
+    """The commands that a busybox binary knows, in its own order; none if it can't run here."""
+    try:
+        done = subprocess.run(
+            [str(busybox), "--list"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return _NO_APPLETS
+    return done.stdout.split() if done.returncode == 0 else _NO_APPLETS
+
+
+def build(busybox: Path) -> bytes:
+    """The archive, uncompressed: unpacking would cost the guest more than reading."""
+    init = resources.files(__package__).joinpath("demo_init.sh").read_bytes()
+    archive = Archive()
+    for path in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
+        archive.directory(path)
+    # Linux opens the console for the first process before devtmpfs is mounted.
+    archive.character_device("dev/console", 5, 1)
+    archive.character_device("dev/null", 1, 3, 0o666)
+    archive.file("init", init, 0o755)
+    archive.file("bin/busybox", busybox.read_bytes(), 0o755)
+    for name in sorted({"sh", *applets(busybox)} - {"busybox"}):
+        archive.symlink(f"bin/{name}", "busybox")
+    archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+    archive.file("etc/group", b"root:x:0:\n")
+    return archive.finish()
