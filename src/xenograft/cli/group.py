@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A group of commands that are imported when they're used, and answers to what is mistyped."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import click
+
+
+class Lazy(NamedTuple):
+    """Where a command lives, and the line that `xg --help` shows for it."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """Commands are named in a table, so that `xg --help` and completion import none of them."""
+
+    def __init__(self, *args: Any, table: dict[str, Lazy], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if (entry := self._table.get(cmd_name)) is None:
+            return None
+        command = getattr(importlib.import_module(entry.module), entry.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but an unknown command names the nearest."""
+        if args and args[0] not in self._table and not args[0].startswith("-"):
+            raise click.UsageError(unknown("command", args[0], self._table), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, without importing what it names."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self._table.items()])
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """A line about a name that isn't known, with the nearest that is."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, 1, 0.5)
+    if near:
+        return f"no {what} is called {given!r}: did you mean {near[0]}?"
+    return f"no {what} is called {given!r}: known are {', '.join(names)}"
+
+
+class Choice(click.Choice[str]):
+    """A choice whose error names the nearest value."""
+
+    def __init__(self, choices: Iterable[str], what: str) -> None:
+        super().__init__(list(choices))
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value, if it's one of the choices."""
+        if value not in self.choices:
+            self.fail(unknown(self._what, str(value), self.choices), param, ctx)
+        return str(value)
