@@ -3,6 +3,19 @@
 # First process of the demonstration guest: says that user space is reached, then runs the
 # command of the kernel's parameter xg.run="...", or a shell on the console.  When that ends,
 # the guest powers off.
+
+# Sets "value" to the value of a kernel parameter, without quotes; fails if there's none.
+parameter() {
+    case $line in
+    *" $1="*) value=${line#*" $1="} ;;
+    *) return 1 ;;
+    esac
+    case $value in
+    '"'*) value=${value#'"'} value=${value%%'"'*} ;;
+    *) value=${value%% *} ;;
+    esac
+}
+
 export PATH=/bin HOME=/root TERM=linux PS1='guest:\w# '
 [ -e /bin/mount ] || /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -10,6 +23,8 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 read -r uptime _ < /proc/uptime
 read -r _ _ release _ < /proc/version
+read -r line < /proc/cmdline
+line=" $line "
 echo "demo-initrd: user space after $uptime s, Linux $release"
 
 mkdir -p /dev/pts
@@ -23,26 +38,13 @@ if read -r active 2>/dev/null < /sys/class/tty/console/active; then
     [ -c "/dev/${active##* }" ] && console=/dev/${active##* }
 fi
 
-read -r line < /proc/cmdline
-case " $line" in
-*" xg.tty="*)
-    size=${line##*xg.tty=}
-    size=${size%% *}
-    stty rows "${size%x*}" cols "${size#*x}" < "$console"
-    ;;
-esac
-case " $line" in
-*" xg.run="*)
-    command=${line#*xg.run=}
-    case $command in
-    '"'*) command=${command#'"'} command=${command%%'"'*} ;;
-    *) command=${command%% *} ;;
-    esac
-    sh -c "$command"
+if parameter xg.tty; then
+    stty rows "${value%x*}" cols "${value#*x}" < "$console"
+fi
+if parameter xg.run; then
+    sh -c "$value"
     echo "demo-initrd: the command ended with status $?"
-    ;;
-*)
+else
     setsid -c sh -i < "$console" > "$console" 2>&1
-    ;;
-esac
+fi
 poweroff -f
