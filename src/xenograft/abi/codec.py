@@ -51,7 +51,9 @@ def round_up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
-def lay_out(types: Iterable[tuple[str, CType]], bits: int) -> tuple[tuple[Field, ...], int, int]:
+def lay_out(
+    types: Iterable[tuple[str, CType]], bits: int, packed: bool = False
+) -> tuple[tuple[Field, ...], int, int]:
     """Place members as C does; returns the fields, the size and the alignment."""
     fields: list[Field] = []
     offset = 0
@@ -73,8 +75,9 @@ def lay_out(types: Iterable[tuple[str, CType]], bits: int) -> tuple[tuple[Field,
         if size == 0 and isinstance(ctype, Only):
             fields.append(Field(name, ctype, offset, 0))
             continue
-        offset = round_up(offset, ctype.align(bits))
-        align = max(align, ctype.align(bits))
+        if not packed:
+            offset = round_up(offset, ctype.align(bits))
+            align = max(align, ctype.align(bits))
         fields.append(Field(name, ctype, offset, size))
         offset += size
     return tuple(fields), round_up(offset, align), align
@@ -209,9 +212,11 @@ def _explain(cls: Any, fields: tuple[Field, ...], bits: int, value: Any) -> None
             raise type(error)(f"{cls.__name__}.{item.name}: {error}") from None
 
 
-def compile_codec(cls: Any, types: Iterable[tuple[str, CType]], bits: int) -> Codec:
+def compile_codec(
+    cls: Any, types: Iterable[tuple[str, CType]], bits: int, packed: bool = False
+) -> Codec:
     """Compile structure class `cls` for one layout."""
-    fields, size, align = lay_out(types, bits)
+    fields, size, align = lay_out(types, bits, packed)
     source = _Source(bits)
     source.add_struct(Codec(fields, size, align, bytes, bytes), "o", "o", 0)
     if size > source.position:

@@ -21,6 +21,8 @@ The same class reads, writes, prints, is traced (`fields`) and fuzzed.  Annotati
 evaluated and layouts compiled when a class is first used, so that importing a module with a
 hundred structures costs next to nothing.
 
+``class e820entry(Struct, packed=True)`` has no padding and an alignment of 1.
+
 Members that are C unions are `Union` classes.  A structure may say which member of a union is
 meant, for printing: ``_selects_ = selects(u=("cmd", {0: "createdomain"}))``.
 """
@@ -141,7 +143,9 @@ def _member_names(namespace: Mapping[str, Any]) -> tuple[str, ...]:
 class _Meta(type):
     """Gives each class slots for its members, and tables of its own."""
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Meta:
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], packed: bool = False
+    ) -> _Meta:
         members = _member_names(namespace)
         if bases and bases != (_Base,):
             if "__slots__" not in namespace and issubclass(bases[0], Struct):
@@ -153,6 +157,7 @@ class _Meta(type):
         namespace["_members_"] = members
         namespace["_codecs_"] = {}
         namespace["_types_"] = None
+        namespace["_packed_"] = packed
         return super().__new__(mcs, name, bases, namespace)
 
 
@@ -164,6 +169,7 @@ class _Base(metaclass=_Meta):
     _members_: ClassVar[tuple[str, ...]]
     _codecs_: ClassVar[dict[int, Any]]
     _types_: ClassVar[tuple[tuple[str, CType], ...] | None]
+    _packed_: ClassVar[bool]
 
     @classmethod
     def types(cls) -> tuple[tuple[str, CType], ...]:
@@ -200,7 +206,7 @@ class Struct(_Base):
         if found is None:
             if bits not in (32, 64):
                 raise ValueError(f"no layout for {bits} bits")
-            found = cls._codecs_[bits] = compile_codec(cls, cls.types(), bits)
+            found = cls._codecs_[bits] = compile_codec(cls, cls.types(), bits, cls._packed_)
         return found
 
     @classmethod
