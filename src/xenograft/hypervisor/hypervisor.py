@@ -11,6 +11,7 @@ from xenograft.abi.xen import DOMID_SELF
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.instruments import Instruments
 from xenograft.hypervisor.kinds import Dying
+from xenograft.hypervisor.memory.frames import FrameTable
 from xenograft.hypervisor.time import Clock, RealClock
 from xenograft.hypervisor.timers import TimerQueue
 
@@ -37,6 +38,7 @@ class Hypervisor:
         """`frames`: machine memory in 4 KiB frames; `tsc_khz`: the guests' TSC frequency."""
         self.engine = engine
         self.memory = engine.memory(frames)
+        self.frames = FrameTable(self.memory)
         self.clock: Clock = RealClock() if clock is None else clock
         self.timers = TimerQueue()
         self.instruments = Instruments()

@@ -40,6 +40,10 @@ class Op:
     argument: type[Struct] | None
     decisions: Decisions
     out: bool = False
+    raw: bool = False
+    """The handler takes the guest address all the same, and copies in and out by itself (where
+    Xen copies single members back, or answers a bad address with something else than EFAULT);
+    `argument` then serves those who decode calls."""
 
 
 def everyone(decision: Decision) -> Decisions:
@@ -84,7 +88,7 @@ def dispatch_family(
     decision = row.decisions[call.domain.kind]
     if isinstance(decision, Errno):
         raise XenError(decision)
-    if row.argument is None:
+    if row.argument is None or row.raw:
         return decision(call, arg)
     argument = call.read(arg, row.argument)
     result = decision(call, argument)
