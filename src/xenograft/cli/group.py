@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import click
+
+from xenograft.toolstack.errors import unknown
 
 
 class Lazy(NamedTuple):
@@ -50,15 +51,6 @@ class LazyGroup(click.Group):
         """Write the table, without importing what it names."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self._table.items()])
-
-
-def unknown(what: str, given: str, known: Iterable[str]) -> str:
-    """A line about a name that isn't known, with the nearest that is."""
-    names = list(known)
-    near = difflib.get_close_matches(given, names, 1, 0.5)
-    if near:
-        return f"no {what} is called {given!r}: did you mean {near[0]}?"
-    return f"no {what} is called {given!r}: known are {', '.join(names)}"
 
 
 class Choice(click.Choice[str]):

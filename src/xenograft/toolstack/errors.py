@@ -3,9 +3,27 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Bad usage, configuration or input: one line that says what's wrong and what to do.
 
     `xg` prints it and ends with exit status 2.
     """
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """A line about a name that isn't known, with the nearest that is, or all of them.
+
+    >>> unknown("type", "phv", ["pv", "pvh", "hvm"])
+    "no type is called 'phv': did you mean pvh?"
+    """
+    names = list(known)
+    # Swapped letters are the commonest slip, which difflib rates below a missing one.
+    swapped = [name for name in names if sorted(name) == sorted(given)]
+    near = swapped or difflib.get_close_matches(given, names, 1, 0.5)
+    if near:
+        return f"no {what} is called {given!r}: did you mean {near[0]}?"
+    return f"no {what} is called {given!r}: known are {', '.join(names)}"

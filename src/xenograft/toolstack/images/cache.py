@@ -8,7 +8,6 @@ interrupted fetch leaves nothing that looks finished, and two processes fetch on
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import hashlib
 import json
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.images import initrd
 from xenograft.toolstack.images.apt import Apt, Say, extract, have_apt, say_stderr
 from xenograft.toolstack.images.catalogue import CATALOGUE, Image
@@ -54,9 +53,7 @@ def find(name: str) -> Image:
     """The catalogue's entry of a name; raises `UserError` that names the nearest one."""
     image = CATALOGUE.get(name)
     if image is None:
-        near = difflib.get_close_matches(name, CATALOGUE, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}"
-        raise UserError(f"no image is called {name!r}: {hint}")
+        raise UserError(unknown("image", name, CATALOGUE))
     return image
 
 
