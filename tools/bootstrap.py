@@ -83,15 +83,24 @@ def native_sources(root: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def guest_sources(root: Path) -> list[Path]:
+    """What the tiny guests are compiled from."""
+    return sorted(path for path in (root / "guests").rglob("*") if path.is_file())
+
+
+def files_digest(root: Path, paths: Iterable[Path]) -> str:
+    """One digest over the names and contents of files below `root`."""
+    named = ((str(path.relative_to(root)).encode(), path.read_bytes()) for path in paths)
+    return digest(part for pair in named for part in pair)
+
+
 def package_digest(root: Path) -> str:
     """Changes when an installed package would: metadata, build script, native sources."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     installed = {k: v for k, v in project["project"].items() if k != "optional-dependencies"}
     metadata = [project.get("build-system"), installed, project.get("tool", {}).get("setuptools")]
-    parts = [json.dumps(metadata, sort_keys=True).encode()]
-    for path in native_sources(root):
-        parts += [str(path.relative_to(root)).encode(), path.read_bytes()]
-    return digest(parts)
+    described = json.dumps(metadata, sort_keys=True).encode()
+    return digest([described, files_digest(root, native_sources(root)).encode()])
 
 
 def development_tools(root: Path) -> list[str]:
@@ -208,6 +217,11 @@ def install_package() -> None:
     run([str(VENV / "bin" / "xg"), "--version"], "the installed xg doesn't start")
 
 
+def build_guest() -> None:
+    """Build the guest that the package carries."""
+    run([str(PYTHON), "-m", "xenograft.guests.build", "demo"], "can't build the tiny guest")
+
+
 def install_development_tools() -> None:
     """The tools for tests and checks."""
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
@@ -227,6 +241,10 @@ def set_up(development: bool) -> None:
     if not (marks.current("package", package) and (VENV / "bin" / "xg").exists()):
         step("dependencies and native core", install_package)
         marks.set("package", package)
+    guest = files_digest(ROOT, guest_sources(ROOT))
+    if not marks.current("guest", guest):
+        step("the tiny guest", build_guest)
+        marks.set("guest", guest)
     tools = digest(requirement.encode() for requirement in development_tools(ROOT))
     if development and not marks.current("tools", tools):
         step("tools for tests", install_development_tools)

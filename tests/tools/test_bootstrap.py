@@ -64,6 +64,7 @@ def tracked(
     monkeypatch.setattr(bootstrap, "usable_venv", lambda: False)
     monkeypatch.setattr(bootstrap, "make_venv", lambda: note("venv"))
     monkeypatch.setattr(bootstrap, "install_package", lambda: note("package"))
+    monkeypatch.setattr(bootstrap, "build_guest", lambda: note("guest"))
     monkeypatch.setattr(bootstrap, "install_development_tools", lambda: note("tools"))
     return bootstrap, done
 
@@ -71,13 +72,13 @@ def tracked(
 def test_each_step_is_done_once(tracked: tuple[ModuleType, list[str]]) -> None:
     bootstrap, done = tracked
     bootstrap.set_up(development=False)
-    assert done == ["venv", "package"]
+    assert done == ["venv", "package", "guest"]
     bootstrap.set_up(development=False)
-    assert done == ["venv", "package"]
+    assert done == ["venv", "package", "guest"]
     bootstrap.set_up(development=True)
-    assert done == ["venv", "package", "tools"]
+    assert done == ["venv", "package", "guest", "tools"]
     bootstrap.set_up(development=True)
-    assert done == ["venv", "package", "tools"]
+    assert done == ["venv", "package", "guest", "tools"]
 
 
 def test_a_missing_environment_is_made_again(tracked: tuple[ModuleType, list[str]]) -> None:
@@ -85,7 +86,7 @@ def test_a_missing_environment_is_made_again(tracked: tuple[ModuleType, list[str
     bootstrap.set_up(development=False)
     bootstrap.PYTHON.unlink()
     bootstrap.set_up(development=False)
-    assert done == ["venv", "package", "venv"]
+    assert done == ["venv", "package", "guest", "venv"]
 
 
 def test_a_step_that_fails_is_not_marked(
@@ -102,7 +103,7 @@ def test_a_step_that_fails_is_not_marked(
         bootstrap.set_up(development=False)
     monkeypatch.setattr(bootstrap, "install_package", works)
     bootstrap.set_up(development=False)
-    assert done == ["venv", "package"]
+    assert done == ["venv", "package", "guest"]
 
 
 @pytest.mark.parametrize(
