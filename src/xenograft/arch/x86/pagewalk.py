@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, NamedTuple
 
+from xenograft.engine.protocol import AccessError
+
 PTE_P: Final = 1 << 0
 PTE_W: Final = 1 << 1
 PTE_U: Final = 1 << 2
@@ -150,10 +152,10 @@ def walk(
 ) -> Walk:
     """Translate `gva` for an access of kind `access` by the user or the supervisor.
 
-    `read_u64` reads 8 bytes at an aligned guest-physical address, and raises LookupError or
-    xenograft's AccessError (any Exception with an ``address`` attribute) where there is no
-    memory; the walk then ends there as not present.  A non-canonical address gives no error
-    code (it raises #GP or #SS instead of #PF): both `gpa` and `error_code` are None.
+    `read_u64` reads 8 bytes at an aligned guest-physical address, and raises AccessError or
+    LookupError where there is no memory; the walk then ends there as not present.
+    A non-canonical address gives no error code (it raises #GP or #SS instead of #PF): both
+    `gpa` and `error_code` are None.
     """
     mode = paging.mode
     if mode == "none":
@@ -229,13 +231,8 @@ def _descend(
 def _read_entry(read_u64: Callable[[int], int], address: int, size: int) -> int | None:
     try:
         value = read_u64(address & ~7)
-    except LookupError:
+    except (AccessError, LookupError):
         return None
-    except Exception as error:
-        # The engine's AccessError, known by its attribute: arch needs no import of it.
-        if hasattr(error, "address"):
-            return None
-        raise
     if size == 8:
         return value
     return value >> 32 if address & 4 else value & 0xFFFFFFFF

@@ -29,7 +29,7 @@ ARCH_CAPABILITIES: Final = 0x10A
 class Word(NamedTuple):
     """A register of 32 feature bits. `subleaf` is -1 where the leaf has none."""
 
-    index: int
+    number: int
     leaf: int
     subleaf: int
     register: int
@@ -57,7 +57,7 @@ class Feature(NamedTuple):
     @property
     def number(self) -> int:
         """Xen's number of the feature: ``word * 32 + bit``."""
-        return self.word.index * 32 + self.bit
+        return self.word.number * 32 + self.bit
 
 
 def _word(word: Word, rows: str) -> list[Feature]:

@@ -458,7 +458,8 @@ class LocalApic:
         """The deadline given to `LapicEffects.lapic_arm_timer` has come.
 
         A periodic timer is armed for its next period (not before MIN_PERIOD_NS); periods missed
-        meanwhile give one interrupt.  Calls that come too early or after the timer was stopped do nothing.
+        meanwhile give one interrupt.  Calls that come too early or after the timer was stopped
+        do nothing.
         """
         now = self._effects.lapic_now()
         if self.timer_deadline < 0 or now < self.timer_deadline:
