@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, NamedTuple
 
+from xenograft.arch.x86.registers import is_canonical
 from xenograft.engine.protocol import AccessError
 
 PTE_P: Final = 1 << 0
@@ -136,11 +137,6 @@ class _Fault(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
-
-
-def is_canonical(address: int) -> bool:
-    """Whether bits 47 to 63 of a 64-bit address are equal."""
-    return address >> 47 in (0, 0x1FFFF)
 
 
 def walk(
