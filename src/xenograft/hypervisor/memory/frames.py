@@ -24,7 +24,7 @@ from collections.abc import Callable
 import msgspec
 
 from xenograft.abi.errno import Errno, XenError
-from xenograft.engine.protocol import MachineMemory
+from xenograft.engine.protocol import PAGE_SHIFT, MachineMemory
 from xenograft.hypervisor.memory.runs import RunSet
 
 INVALID_MFN = (1 << 64) - 1
@@ -130,31 +130,40 @@ class FrameTable:
 
     # -- frames of the reservation ------------------------------------------------------------
     def alloc(
-        self, pool: PagePool, count: int = 1, contiguous: bool = False
+        self,
+        pool: PagePool,
+        count: int = 1,
+        contiguous: bool = False,
+        bits: int | None = None,
     ) -> list[tuple[int, int]]:
         """Give zeroed frames to a domain: extents (mfn, length).
 
-        Raises XenError: EINVAL for a dying domain, E2BIG beyond max_pages, ENOMEM when the
-        machine has too few that are free, not claimed by others, and `contiguous` if asked for.
+        `bits`: their addresses are to fit this width. Raises XenError: EINVAL for a dying
+        domain, E2BIG beyond max_pages, ENOMEM when the machine has too few that are free, not
+        claimed by others, `contiguous` and low enough if asked for.
         """
         if pool.dying:
             raise XenError(Errno.EINVAL)
         if count > pool.max_pages - pool.tot_pages:
             raise XenError(Errno.E2BIG)
-        extents = self._take(pool, count, contiguous)
+        extents = self._take(pool, count, contiguous, bits)
         for mfn, length in extents:
             pool.pages.add(mfn, length)
         self._spend_claim(pool, count)
         return extents
 
-    def _take(self, pool: PagePool, count: int, contiguous: bool) -> list[tuple[int, int]]:
+    def _take(
+        self, pool: PagePool, count: int, contiguous: bool = False, bits: int | None = None
+    ) -> list[tuple[int, int]]:
         # Claimed frames are there for a domain whose claim covers the whole request, and for
         # nobody else (Xen's alloc_heap_pages).
         reserved = 0 if pool.claimed >= count else self.outstanding_claims
         if reserved + count > self.memory.free_frames():
             raise XenError(Errno.ENOMEM)
         extents = self.memory.alloc(pool.domid, count)
-        if contiguous and len(extents) > 1:
+        limit = self.memory.frames if bits is None else 1 << (bits - PAGE_SHIFT)
+        too_high = any(mfn + length > limit for mfn, length in extents)
+        if too_high or (contiguous and len(extents) > 1):
             for mfn, length in extents:
                 self.memory.free(mfn, length)
             raise XenError(Errno.ENOMEM)
@@ -263,7 +272,7 @@ class FrameTable:
     # -- special frames ------------------------------------------------------------------------
     def alloc_special(self, pool: PagePool) -> int:
         """A zeroed frame of the hypervisor's, shared with the domain. Raises XenError(ENOMEM)."""
-        ((mfn, _),) = self._take(pool, 1, False)
+        ((mfn, _),) = self._take(pool, 1)
         pool.special.add(mfn)
         return mfn
 

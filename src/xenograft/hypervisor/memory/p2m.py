@@ -235,14 +235,14 @@ class P2m:
         self._clear(gfn)
 
     # -- pages ------------------------------------------------------------------------------------
-    def populate(self, gfn: int, count: int = 1) -> list[tuple[int, int]]:
+    def populate(self, gfn: int, count: int = 1, bits: int | None = None) -> list[tuple[int, int]]:
         """Allocate frames and map them at gfn …; returns their extents (mfn, length).
 
         Frames of a domain that isn't translated are contiguous. Raises XenError: EINVAL, E2BIG,
         ENOMEM (see `FrameTable.alloc`); EINVAL, EPERM (see `add_page`), after which the frames
         stay allocated and unmapped, as in Xen.
         """
-        extents = self.frames.alloc(self.pool, count, contiguous=not self.translated)
+        extents = self.frames.alloc(self.pool, count, not self.translated, bits)
         at = gfn
         for mfn, length in extents:
             self.add_page(at, mfn, length, fresh=True)
