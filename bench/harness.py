@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What benchmarks share: results, guests and peers as commands, times of marker lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xenograft.toolstack.images.cache import ImageCache
+from xenograft.toolstack.images.initrd import MARKER
+
+QEMU = "qemu-system-x86_64"
+XG = str(Path(sys.executable).with_name("xg"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured number and the promise it's held against.
+
+    `value` is ours in `unit`; `peer` the peer's in the same unit; `bound` the promise, as a
+    ratio to the peer where there is one (`higher` says that more is better), else in `unit`.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    bound: float | None = None
+    peer: float | None = None
+    peer_name: str = ""
+    higher: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours in relation to the peer's; for speeds from times, the peer's to ours."""
+        if self.value is None or self.peer is None:
+            return None
+        return self.peer / self.value if self.higher else self.value / self.peer
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the promise is kept; None where it can't be said."""
+        if self.bound is None or self.value is None:
+            return None
+        if not self.peer_name:
+            return self.value <= self.bound
+        if self.ratio is None:
+            return None
+        return self.ratio >= self.bound if self.higher else self.ratio <= self.bound
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A machine to compare with: how to run a kernel, and why it can't be had (or '')."""
+
+    name: str
+    console: str
+    command: Callable[[Path, Path, str, int, int], list[str]]
+    missing: str = ""
+
+
+def xenograft(kernel: Path, ramdisk: Path, cmdline: str, vcpus: int, memory: int) -> list[str]:
+    """The command that runs a guest here."""
+    return [
+        *(XG, "run", "--kernel", str(kernel), "--ramdisk", str(ramdisk)),
+        *("--cmdline", cmdline, "--vcpus", str(vcpus), "--memory", f"{memory}M"),
+        *("--timeout", "600"),
+    ]
+
+
+def _qemu(machine: str) -> Callable[[Path, Path, str, int, int], list[str]]:
+    def command(kernel: Path, ramdisk: Path, cmdline: str, vcpus: int, memory: int) -> list[str]:
+        return [
+            *(QEMU, "-accel", "tcg", "-M", machine, "-m", str(memory), "-smp", str(vcpus)),
+            *("-kernel", str(kernel), "-initrd", str(ramdisk), "-append", cmdline),
+            *("-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"),
+        ]
+
+    return command
+
+
+OURS = Peer("xenograft", "hvc0", xenograft)
+
+
+def peers() -> list[Peer]:
+    """QEMU's machines without acceleration, or the reason why they aren't there."""
+    missing = "" if shutil.which(QEMU) else f"{QEMU} isn't installed"
+    return [
+        Peer("QEMU TCG pc", "ttyS0", _qemu("pc"), missing),
+        Peer("QEMU TCG microvm", "ttyS0", _qemu("microvm"), missing),
+    ]
+
+
+@dataclass
+class Run:
+    """When lines of interest appeared (seconds since the command started), and the output."""
+
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    output: str = ""
+
+    def at(self, text: str) -> float:
+        """When the first marked line that contains `text` appeared."""
+        for when, line in self.marks:
+            if text in line:
+                return when
+        raise RuntimeError(f"no line {text!r}; the output ends: {self.output[-400:]!r}")
+
+
+def timed(command: Sequence[str], pattern: str, until: str, timeout: float = 600) -> Run:
+    """Run a command until a line matches `until`, noting when lines match `pattern`.
+
+    The command is ended then, unless it ends by itself at once.
+    """
+    result = Run()
+    wanted, last = re.compile(pattern), re.compile(until)
+    environment = {**os.environ, "LC_ALL": "C"}
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    assert process.stdout is not None
+    pending = b""
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while time.monotonic() - begin < timeout:
+                if not selector.select(1):
+                    continue
+                data = os.read(process.stdout.fileno(), 65536)
+                if not data:
+                    return result
+                now = time.monotonic() - begin
+                *lines, pending = (pending + data).split(b"\n")
+                for raw in lines:
+                    line = raw.decode(errors="replace").rstrip("\r")
+                    result.output += line + "\n"
+                    if wanted.search(line):
+                        result.marks.append((now, line))
+                    if last.search(line):
+                        return result
+        raise RuntimeError(f"{command[0]} took more than {timeout:g} s")
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def images() -> tuple[Path, Path]:
+    """Debian's cloud kernel and the demonstration ramdisk, fetched if need be."""
+    cache = ImageCache()
+    return cache.get("debian-cloud").path, cache.get("demo-initrd").path
+
+
+def boot_time(peer: Peer, vcpus: int, memory: int = 256) -> float:
+    """Seconds from the command's start to user space."""
+    kernel, ramdisk = images()
+    cmdline = f"console={peer.console} quiet xg.run=true"
+    command = peer.command(kernel, ramdisk, cmdline, vcpus, memory)
+    return timed(command, MARKER, MARKER, 120).at(MARKER)
+
+
+def alternate(runs: int, measures: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """The median of each measure, taken in turns so that a slow minute slows them all."""
+    taken: dict[str, list[float]] = {name: [] for name in measures}
+    for turn in range(runs):
+        for name, measure in measures.items():
+            value = measure()
+            taken[name].append(value)
+            print(f"  {name}, run {turn + 1}: {value:.3f}", file=sys.stderr, flush=True)
+    return {name: statistics.median(values) for name, values in taken.items()}
