@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the options of `xg run` (or keyword arguments in Python) to a `DomainConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from xenograft.toolstack.config.disk import parse_disk
+from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.config.values import size_mib
+from xenograft.toolstack.config.vif import parse_vif
+
+
+def from_options(
+    base: DomainConfig | None = None,
+    *,
+    name: str | None = None,
+    type: str | None = None,
+    kernel: str | None = None,
+    ramdisk: str | None = None,
+    cmdline: str | None = None,
+    memory: str | int | None = None,
+    vcpus: int | None = None,
+    maxvcpus: int | None = None,
+    cpuid: str | Sequence[str] | None = None,
+    disk: Sequence[str] = (),
+    vif: Sequence[str] = (),
+    on_poweroff: str | None = None,
+    on_reboot: str | None = None,
+    on_crash: str | None = None,
+    on_watchdog: str | None = None,
+    tsc_mode: str | None = None,
+) -> DomainConfig:
+    """A configuration from options; what isn't given (None) comes from `base`, if there is one.
+
+    `memory`: "256M", "1G" or MiB.  `disk` and `vif` are specifications as in xl.cfg, added to
+    the base's.  Without a base: a PVH guest, and one that reboots is destroyed, since a single
+    run ends there.  Raises UserError.
+    """
+    given: dict[str, Any] = {
+        "name": name,
+        "type": type,
+        "kernel": kernel,
+        "ramdisk": ramdisk,
+        "cmdline": cmdline,
+        "memory": None if memory is None else size_mib(memory),
+        "vcpus": vcpus,
+        "maxvcpus": maxvcpus,
+        "cpuid": cpuid if cpuid is None or isinstance(cpuid, str) else tuple(cpuid),
+        "on_poweroff": on_poweroff,
+        "on_reboot": on_reboot,
+        "on_crash": on_crash,
+        "on_watchdog": on_watchdog,
+        "tsc_mode": tsc_mode,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+    # A base's limits move with what they limit.
+    if base is not None and vcpus is not None and maxvcpus is None:
+        changes["maxvcpus"] = None
+    if base is not None and memory is not None:
+        changes["maxmem"] = None
+    if base is None:
+        base = DomainConfig(on_reboot="destroy")
+    if disk:
+        changes["disk"] = (*base.disk, *(parse_disk(spec) for spec in disk))
+    if vif:
+        changes["vif"] = (*base.vif, *(parse_vif(spec) for spec in vif))
+    return msgspec.structs.replace(base, **changes)
