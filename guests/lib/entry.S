@@ -153,15 +153,15 @@ gdt:    .quad 0
         .align 4096
 #if defined(ENV_64)
 page_root:
-        .quad page_l3 + 0x07
+        .long page_l3 + 0x07, 0
         .fill 511, 8, 0
         .globl page_l3
 page_l3:
-        .quad page_l2 + 0x07, page_l2 + 0x1007, page_l2 + 0x2007, page_l2 + 0x3007
+        .long page_l2 + 0x07, 0, page_l2 + 0x1007, 0, page_l2 + 0x2007, 0, page_l2 + 0x3007, 0
         .fill 508, 8, 0
 #elif defined(ENV_PAE)
 page_root:
-        .quad page_l2 + 0x01, page_l2 + 0x1001, page_l2 + 0x2001, page_l2 + 0x3001
+        .long page_l2 + 0x01, 0, page_l2 + 0x1001, 0, page_l2 + 0x2001, 0, page_l2 + 0x3001, 0
         .fill 508, 8, 0
 #endif
 #if defined(ENV_64) || defined(ENV_PAE)

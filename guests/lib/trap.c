@@ -46,7 +46,9 @@ struct tss_with_bitmap {
 };
 static struct tss_with_bitmap boot_tss __attribute__((aligned(4096)));
 static struct tss ap_tss[MAX_CPUS];
+#if BITS == 64
 static u8 ist_stacks[2][8192] __attribute__((aligned(16)));
+#endif
 
 static struct tss *tss_of(unsigned cpu)
 {
@@ -128,7 +130,7 @@ void cpu_tables_init(unsigned cpu)
 #endif
     set_descriptor(selector, (limit & 0xffff) | (base & 0xffffff) << 16 | (u64)0x89 << 40 |
                                  (limit >> 16 & 0xf) << 48 | (base >> 24 & 0xff) << 56);
-    asm volatile("ltr %0" ::"r"(selector));
+    asm volatile("ltr %0; lldt %1" ::"r"(selector), "r"((u16)0));
     set_idt_limit(sizeof(idt) - 1);
 }
 
