@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`xg run`: one machine, one guest, its console on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xenograft.cli.group import Choice
+
+_EXAMPLES = """\b
+Examples:
+  xg run --kernel vmlinuz --ramdisk initrd
+      boots to the guest's console; Ctrl-] leaves
+  xg run --kernel debian-cloud --ramdisk demo-initrd
+      the same with images by name (xg image list)
+  echo 'uname -a' | xg run --kernel vmlinuz --ramdisk initrd
+      feeds the console from a pipe; its end is Ctrl-D for the guest
+  xg run guest.cfg --memory 512M --vcpus 4
+      a configuration of xl's, with some of it changed
+  xg run --kernel vmlinuz --clock virtual --log hypercalls --stats
+      repeatable to the byte, with every hypercall shown, and counts at the end
+  xg run --kernel vmlinuz --trace boot.perfetto
+      a trace for ui.perfetto.dev, which works without sending it anywhere
+
+\b
+Exit status:
+  0 the guest powered off, or Ctrl-]     3 it crashed
+  1 our own fault                        4 --timeout ran out
+  2 bad usage or configuration           5 it rebooted (see --on-reboot)
+
+Guest output goes to standard output, all else to standard error."""
+
+OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--kernel", "-k", metavar="FILE", help="Kernel: a file, or an image's name."),
+    click.option("--ramdisk", "-r", metavar="FILE", help="Ramdisk: a file, or an image's name."),
+    click.option("--cmdline", metavar="TEXT", help="The kernel's command line."),
+    click.option(
+        "--type", "kind", type=Choice(["pvh", "pv", "hvm"], "type"), help="Kind of guest [pvh]."
+    ),
+    click.option("--memory", "-m", metavar="SIZE", help="Memory: 256M, 1G, or MiB [256M]."),
+    click.option("--vcpus", type=int, metavar="N", help="Number of vCPUs, 1 to 32 [1]."),
+    click.option("--name", metavar="NAME", help="Name of the domain."),
+    click.option("--cpuid", metavar="POLICY", help="CPUID policy, as xl's cpuid= [host]."),
+    click.option("--disk", multiple=True, metavar="SPEC", help="A disk, as xl's disk= has it."),
+    click.option("--vif", multiple=True, metavar="SPEC", help="A network card, as xl's vif=."),
+    click.option(
+        "--clock",
+        type=Choice(["real", "virtual"], "clock"),
+        default="real",
+        help="Time of the host, or of the guest's own progress: repeatable [real].",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="End after this time on the host's clock, with exit status 4.",
+    ),
+    click.option(
+        "--on-reboot",
+        type=Choice(["exit", "restart"], "action"),
+        help="When the guest reboots: end with exit status 5, or start it again [exit].",
+    ),
+    click.option(
+        "--trace",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Write a Perfetto trace of the run.",
+    ),
+    click.option(
+        "--log",
+        multiple=True,
+        metavar="WHAT[=FILTER]",
+        help="Show what happens as it does, such as hypercalls or hypercalls=event_channel_op.",
+    ),
+    click.option("--stats", is_flag=True, help="Print counts and times at the end."),
+]
+
+
+def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that all commands that run a guest share."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command(epilog=_EXAMPLES, short_help="Run one guest, with its console on the terminal.")
+@click.argument(
+    "config_file",
+    metavar="[FILE.cfg]",
+    required=False,
+    type=click.Path(path_type=Path),
+)
+@guest_options
+def run(config_file: Path | None, **options: Any) -> int:
+    """Run one guest with its console on the terminal, until it ends.
+
+    The guest is described by a configuration file of xl's, by options, or by both, where
+    options go first.  With neither a file nor --kernel it's Debian's kernel for virtual
+    machines, fetched into a cache if need be.
+    """
+    from xenograft.cli.play import Session, play
+    from xenograft.toolstack.config.options import from_options
+    from xenograft.toolstack.config.xlcfg import load_config
+    from xenograft.toolstack.images.cache import ImageCache, default_kernel, kernel_or_image
+
+    base = None
+    if config_file is not None:
+        base, warnings = load_config(config_file)
+        for line in warnings:
+            print(f"xg: warning: {line}", file=sys.stderr)
+    cache = ImageCache()
+    kernel, ramdisk = options["kernel"], options["ramdisk"]
+    if kernel is not None:
+        kernel = str(kernel_or_image(kernel, cache))
+    elif base is None or base.kernel is None:
+        kernel = str(default_kernel(cache))
+    if ramdisk is not None:
+        ramdisk = str(kernel_or_image(ramdisk, cache))
+    config = from_options(
+        base,
+        name=options["name"],
+        type=options["kind"],
+        kernel=kernel,
+        ramdisk=ramdisk,
+        cmdline=options["cmdline"],
+        memory=options["memory"],
+        vcpus=options["vcpus"],
+        cpuid=options["cpuid"],
+        disk=options["disk"],
+        vif=options["vif"],
+    )
+    return play(config, Session.from_options(config, options))
