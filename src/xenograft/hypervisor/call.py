@@ -115,7 +115,7 @@ class Call:
     callers in the host. `start` is where a continued operation goes on (memory_op's extent).
     """
 
-    __slots__ = ("bits", "domain", "hypervisor", "memory", "start", "vcpu")
+    __slots__ = ("bits", "domain", "hypervisor", "in_multicall", "memory", "start", "vcpu")
 
     def __init__(
         self,
@@ -131,6 +131,7 @@ class Call:
         self.memory = memory
         self.bits = bits
         self.start = 0
+        self.in_multicall = False
 
     @property
     def current(self) -> Vcpu:

@@ -48,7 +48,7 @@ class Op:
 
 def everyone(decision: Decision) -> Decisions:
     """The same decision for all kinds."""
-    return {kind: decision for kind in GuestKind}
+    return dict.fromkeys(GuestKind, decision)
 
 
 def pv_only(decision: Decision, otherwise: Errno = Errno.ENOSYS) -> Decisions:

@@ -7,17 +7,23 @@ vcpu_mark_events_pending() and vcpu_runstate_change().
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.vcpu import (
     RUNSTATE_blocked,
     RUNSTATE_offline,
     RUNSTATE_runnable,
     RUNSTATE_running,
 )
+from xenograft.abi.xen import VIRQ_TIMER, vcpu_info
+from xenograft.arch.x86.pvclock import TscClock
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from xenograft.arch.x86.platform.lapic import LocalApic
     from xenograft.engine.protocol import Cpu
+    from xenograft.hypervisor.call import Call
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.timers import Timer
 
@@ -35,24 +41,29 @@ class Vcpu:
 
     __slots__ = (
         "blocked",
+        "call",
         "cpu",
         "domain",
         "down",
         "initialised",
+        "irq_dirty",
         "lapic",
-        "nmi_pending",
         "pause_count",
         "period_ns",
         "periodic_timer",
+        "pinned",
         "poll_ports",
         "poll_timer",
         "queued",
+        "requested",
         "runstate",
         "runstate_area",
         "runstate_since",
         "runstate_times",
         "singleshot_timer",
         "time_area",
+        "time_stamped",
+        "tsc",
         "upcall_vector",
         "vcpu_id",
         "vcpu_info_maddr",
@@ -63,12 +74,17 @@ class Vcpu:
         self.domain = domain
         self.vcpu_id = vcpu_id
         self.cpu: Cpu | None = None
+        self.call: Call | None = None
+        """The record that its hypercalls use; made with `cpu`."""
         self.initialised = False
+        """Whether its registers are set: by the builder, VCPUOP_initialise or a start-up IPI."""
         self.down = True
         """VPF_down: never brought up, or taken down."""
         self.blocked = False
         """VPF_blocked: waits for an event (HLT, SCHEDOP_block, SCHEDOP_poll)."""
         self.pause_count = 0
+        self.pinned = False
+        """SCHEDOP_pin_override is in force."""
         self.queued = False
         """Whether the scheduler has it among those that are ready."""
         self.poll_ports: tuple[int, ...] | None = None
@@ -77,8 +93,12 @@ class Vcpu:
         self.periodic_timer: Timer | None = None
         self.period_ns = 0
         self.singleshot_timer: Timer | None = None
-        self.lapic: Any = None
-        self.nmi_pending = False
+        self.lapic: LocalApic | None = None
+        """The local APIC of an HVM-type guest's vCPU."""
+        self.irq_dirty = False
+        """Whether the local APIC has to be asked again which vector is next."""
+        self.requested = -1
+        """The vector that was requested of the engine, or -1."""
         self.upcall_vector = 0
         """HVMOP_set_evtchn_upcall_vector's vector; 0: the domain's callback is used."""
         self.vcpu_info_maddr: int | None = None
@@ -89,7 +109,10 @@ class Vcpu:
         """Guest address of the registered vcpu_runstate_info, or 0."""
         self.time_area = 0
         """Guest address of the registered vcpu_time_info, or 0."""
-        self.runstate = RUNSTATE_offline
+        self.tsc = TscClock(domain.hypervisor.tsc_khz)
+        self.time_stamped = 0
+        """When its time record was last renewed (ns)."""
+        self.runstate: int = RUNSTATE_offline
         self.runstate_since = domain.hypervisor.clock.now()
         self.runstate_times = [0, 0, 0, 0]
 
@@ -133,18 +156,45 @@ class Vcpu:
         self.pause_count -= 1
         self.wake()
 
+    def block(self, timeout_ns: int = 0) -> None:
+        """Wait for an event; if it polls, until system time `timeout_ns` at most (0: for ever).
+
+        Xen's vcpu_block(), and the end of do_poll().
+        """
+        self.blocked = True
+        if timeout_ns and self.poll_ports is not None:
+            timers = self.domain.hypervisor.timers
+            self.poll_timer = timers.add(timeout_ns, self._poll_timed_out)
+        self.sleep()
+
     def unblock(self) -> None:
         """End HLT, SCHEDOP_block or SCHEDOP_poll (Xen's vcpu_unblock)."""
         if self.blocked:
             self.blocked = False
-            self.end_poll()
+            self._end_poll()
             self.wake()
 
-    def end_poll(self) -> None:
+    def _end_poll(self) -> None:
         self.poll_ports = None
-        if self.poll_timer is not None:
-            self.domain.hypervisor.timers.cancel(self.poll_timer)
-            self.poll_timer = None
+        self.domain.hypervisor.timers.cancel(self.poll_timer)
+        self.poll_timer = None
+
+    def _poll_timed_out(self) -> None:
+        self.poll_timer = None
+        if self.poll_ports is not None:
+            self.unblock()
+
+    def bring_up(self) -> None:
+        """Let an initialised vCPU run (VCPUOP_up)."""
+        if self.down:
+            self.down = False
+            self.wake()
+
+    def take_down(self) -> None:
+        """Stop it until it is brought up again."""
+        if not self.down:
+            self.down = True
+            self.sleep()
 
     # -- events ----------------------------------------------------------------------------
     def mark_events_pending(self) -> None:
@@ -158,13 +208,106 @@ class Vcpu:
         if not self.domain.memory.test_and_set_bit(maddr, UPCALL_PENDING):
             self.domain.assert_upcall(self)
 
+    @property
+    def upcall_pending(self) -> bool:
+        """evtchn_upcall_pending, as the guest and we both see it."""
+        maddr = self.vcpu_info_maddr
+        return maddr is not None and self.domain.memory.read(maddr, 1) != b"\0"
+
+    def interrupt_pending(self) -> bool:
+        """Whether anything waits for the vCPU to take it (Xen's hvm_event_pending)."""
+        if self.domain.callback_vector >= 0 and self.upcall_pending:
+            return True
+        return self.lapic is not None and self.lapic.next_vector() >= 0
+
     def events_need_delivery(self) -> bool:
-        """Whether an upcall is pending that the guest has not masked."""
+        """Whether an event waits that the vCPU would take now (local_events_need_delivery)."""
+        if self.domain.kind.is_hvm_type:
+            return self.interrupt_pending() and self.cpu is not None and self.cpu.interruptible()
         maddr = self.vcpu_info_maddr
         if maddr is None:
             return False
         pending, mask = self.domain.memory.read(maddr, 2)
-        return pending != 0 and (mask == 0 or self.domain.kind.is_hvm_type)
+        return pending != 0 and mask == 0
+
+    def send_nmi(self) -> None:
+        """Make an NMI pending (once), and wake the vCPU."""
+        if self.cpu is not None:
+            self.cpu.set_nmi()
+            self.unblock()
+
+    # -- timers ----------------------------------------------------------------------------
+    def send_timer_event(self) -> None:
+        """Raise VIRQ_TIMER."""
+        self.domain.events.raise_virq(self, VIRQ_TIMER)
+
+    def set_singleshot_timer(self, deadline_ns: int) -> None:
+        """One VIRQ_TIMER at a time of the machine's clock, in place of the one set before."""
+        timers = self.domain.hypervisor.timers
+        timers.cancel(self.singleshot_timer)
+        self.singleshot_timer = timers.add(deadline_ns, self.send_timer_event)
+
+    def stop_singleshot_timer(self) -> None:
+        self.domain.hypervisor.timers.cancel(self.singleshot_timer)
+        self.singleshot_timer = None
+
+    def set_periodic_timer(self, period_ns: int) -> None:
+        """VIRQ_TIMER every `period_ns` from now on; 0 stops."""
+        hypervisor = self.domain.hypervisor
+        hypervisor.timers.cancel(self.periodic_timer)
+        self.periodic_timer = None
+        self.period_ns = period_ns
+        if period_ns:
+            deadline = hypervisor.clock.now() + period_ns
+            self.periodic_timer = hypervisor.timers.add(deadline, self._periodic)
+
+    def _periodic(self) -> None:
+        """A period is over. Those missed meanwhile give one event together."""
+        hypervisor = self.domain.hypervisor
+        now = hypervisor.clock.now()
+        due = self.periodic_timer.deadline if self.periodic_timer is not None else now
+        deadline = due + ((now - due) // self.period_ns + 1) * self.period_ns
+        self.periodic_timer = hypervisor.timers.add(deadline, self._periodic)
+        self.send_timer_event()
+
+    def stop_timers(self) -> None:
+        """Stop all of them (the domain is being destroyed, or the vCPU is reset)."""
+        self.stop_singleshot_timer()
+        self.set_periodic_timer(0)
+        self._end_poll()
+
+    # -- vcpu_info -------------------------------------------------------------------------
+    def map_vcpu_info(self, gfn: int, offset: int, current: Vcpu | None) -> None:
+        """Move vcpu_info to `offset` of the guest's frame `gfn` (Xen's map_vcpu_info).
+
+        Raises XenError: ENXIO for a bad offset, EINVAL if it was moved before, for another vCPU
+        that is up, and for a frame that isn't the guest's own writable memory.
+        """
+        domain, memory = self.domain, self.domain.memory
+        size = vcpu_info.sizeof(64)
+        if offset > PAGE_SIZE - size or offset & (domain.bits // 8 - 1):
+            raise XenError(Errno.ENXIO)
+        if self.vcpu_info_mfn is not None or (self is not current and self.online):
+            raise XenError(Errno.EINVAL)
+        mfn = domain.get_writable_frame(gfn)
+        maddr = mfn << PAGE_SHIFT | offset
+        if self.vcpu_info_maddr is None:
+            memory.write(maddr, bytes([0, 1]) + bytes(size - 2))  # upcalls masked
+        else:
+            memory.write(maddr, memory.read(self.vcpu_info_maddr, size))
+        self.vcpu_info_mfn, self.vcpu_info_maddr = mfn, maddr
+        domain.arch.vcpu_info_moved(self)
+        # Everything is marked pending, so that nothing that came meanwhile is lost.
+        word = domain.bits // 8
+        memory.write(maddr + word, b"\xff" * word)
+        self.mark_events_pending()
+
+    def unmap_vcpu_info(self) -> None:
+        """Give back the frame that the guest registered; vcpu_info is gone then."""
+        if self.vcpu_info_mfn is not None:
+            self.domain.put_frame(self.vcpu_info_mfn)
+            self.vcpu_info_mfn = self.vcpu_info_maddr = None
+            self.domain.arch.vcpu_info_moved(self)
 
     # -- accounting ------------------------------------------------------------------------
     def set_runstate(self, state: int) -> None:

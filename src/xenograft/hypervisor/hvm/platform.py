@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What Xen emulates for an HVM-type guest: its CPUs' bring-up, local APICs, CPUID and MSRs.
+
+`HvmPlatform` belongs to a domain and connects the parts of `arch` (which know registers and
+rules) with the domain's vCPUs and their engine CPUs.
+
+Facts: Xen's vlapic_init_sipi_one(), hvm_vcpu_reset_state(), arch_set_info_hvm_guest(),
+hvm_vcpu_down().
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.hvm.hvm_vcpu import vcpu_hvm_context
+from xenograft.abi.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
+from xenograft.abi.sched import SHUTDOWN_poweroff, SHUTDOWN_reboot
+from xenograft.abi.version import XENVER_version
+from xenograft.abi.xen import __HYPERVISOR_xen_version
+from xenograft.arch.x86 import pvh
+from xenograft.arch.x86.cpuid.leaves import HypervisorInfo
+from xenograft.arch.x86.cpuid.policy import CpuPolicy, Edit, VcpuView
+from xenograft.arch.x86.platform.apic_bus import ApicBus
+from xenograft.arch.x86.platform.lapic import LocalApic
+from xenograft.arch.x86.registers import EFER_LMA
+from xenograft.hypervisor.call import Call, CpuAccess
+from xenograft.hypervisor.guest_time import update_vcpu_time
+from xenograft.hypervisor.hvm.callback import set_upcall_line
+from xenograft.hypervisor.hvm.msr import VcpuMsrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xenograft.hypervisor.domain import Domain
+    from xenograft.hypervisor.timers import Timer
+    from xenograft.hypervisor.vcpu import Vcpu
+
+
+class HvmPlatform:
+    """The emulated platform of one HVM-type domain."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        domain.hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON] = SHUTDOWN_reboot
+        self.policy = self._make_policy(())
+        self._apics = [LocalApic(vcpu.vcpu_id, ApicEffects(self, vcpu)) for vcpu in domain.vcpus]
+        for vcpu, apic in zip(domain.vcpus, self._apics, strict=True):
+            vcpu.lapic = apic
+        self.bus = ApicBus(self._apics, self)
+        self.msrs = [VcpuMsrs(self, vcpu) for vcpu in domain.vcpus]
+
+    def _make_policy(self, edits: Iterable[Edit]) -> CpuPolicy:
+        domain = self._domain
+        about = domain.hypervisor.xen_version
+        info = HypervisorInfo(
+            domid=domain.domid,
+            hvm=True,
+            version=(about.major, about.minor),
+            tsc_khz=domain.hypervisor.tsc_khz,
+            host_khz=domain.hypervisor.tsc_khz,
+        )
+        return CpuPolicy.make(hvm=True, vcpus=len(domain.vcpus), edits=edits, hypervisor=info)
+
+    def set_cpuid(self, edits: Iterable[Edit]) -> None:
+        """Edit the default policy as a configuration asks; before the first vCPU is brought up."""
+        self.policy = self._make_policy(edits)
+
+    # -- vCPUs ----------------------------------------------------------------------------------
+    def start(self, vcpu: Vcpu, state: pvh.State) -> None:
+        """Give a vCPU its registers: from now on it may be brought up."""
+        self.make_cpu(vcpu)
+        self._set_registers(vcpu, state)
+        vcpu.initialised = True
+
+    def make_cpu(self, vcpu: Vcpu) -> None:
+        """Make the vCPU's engine CPU, unless it has one."""
+        if vcpu.cpu is not None:
+            return
+        domain = self._domain
+        hypervisor = domain.hypervisor
+        cpu = hypervisor.engine.cpu(domain.space, vcpu.vcpu_id)
+        vcpu.cpu = cpu
+        vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
+        cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
+        self.msrs[vcpu.vcpu_id].attach(cpu)
+        self.set_tsc(vcpu)
+        if hypervisor.instruments.hypercall_enter is None:
+            # Guests call this to have their events delivered; nothing needs to be asked.
+            version = hypervisor.xen_version.number
+            cpu.fast_hypercalls([(__HYPERVISOR_xen_version, XENVER_version, version)])
+        set_upcall_line(vcpu)
+        update_vcpu_time(vcpu, force=True)
+
+    def set_tsc(self, vcpu: Vcpu) -> None:
+        """Tell the engine how the vCPU's TSC runs."""
+        if vcpu.cpu is None:
+            return
+        clock, tsc = self._domain.hypervisor.clock, vcpu.tsc
+        # The engine counts from the host's zero, the hypervisor from the machine's start.
+        base = clock.host_deadline(0)
+        offset = tsc.offset - base * tsc.khz // 1_000_000
+        vcpu.cpu.set_tsc(clock.virtual, tsc.khz, offset)
+
+    def _set_registers(self, vcpu: Vcpu, state: pvh.State) -> None:
+        assert vcpu.cpu is not None
+        for name, value in state.items():
+            vcpu.cpu.set(name, value)
+        vcpu.cpu.flush_tlb()
+
+    def initialise_vcpu(self, call: Call, vcpu: Vcpu, arg: int) -> None:
+        """VCPUOP_initialise. Raises XenError: EFAULT, EEXIST for one that is initialised, EINVAL."""
+        context = call.read(arg, vcpu_hvm_context)
+        if vcpu.initialised:
+            raise XenError(Errno.EEXIST)
+        self.start(vcpu, pvh.initialise_state(context, self.policy))
+
+    def vcpu_down(self, vcpu: Vcpu) -> None:
+        """Take a vCPU down; the last one down is a power-off (Xen's hvm_vcpu_down)."""
+        vcpu.take_down()
+        if all(other.down for other in self._domain.vcpus):
+            self._domain.log.message("All CPUs offline -- powering off.")
+            self._domain.shutdown(SHUTDOWN_poweroff)
+
+    def vcpu_info_moved(self, vcpu: Vcpu) -> None:
+        """vcpu_info is somewhere else now: watch the upcall byte there."""
+        set_upcall_line(vcpu)
+
+    # -- what the APIC bus asks for (arch.x86.platform.apic_bus.ApicBusEffects) ---------------------
+    def apic_nmi(self, vcpu_id: int) -> None:
+        self._domain.vcpus[vcpu_id].send_nmi()
+
+    def apic_init(self, vcpu_id: int) -> None:
+        """INIT: nothing to do for a vCPU that never ran (Xen: `!is_initialised`)."""
+        vcpu = self._domain.vcpus[vcpu_id]
+        if not vcpu.initialised:
+            return
+        self.vcpu_down(vcpu)
+        self._set_registers(vcpu, pvh.init_state())
+        vcpu.initialised = False
+        vcpu.blocked = False
+        vcpu.stop_timers()
+        self._apics[vcpu_id].init()
+
+    def apic_startup(self, vcpu_id: int, vector: int) -> None:
+        """A start-up IPI: only the first one after INIT counts."""
+        vcpu = self._domain.vcpus[vcpu_id]
+        if not vcpu.initialised:
+            self.start(vcpu, pvh.startup_state(vector))
+            vcpu.bring_up()
+
+    # -- exits --------------------------------------------------------------------------------------
+    def lapic_base(self, vcpu: Vcpu) -> int:
+        """Where the vCPU's xAPIC page is, or -1."""
+        apic = self._apics[vcpu.vcpu_id]
+        return -1 if apic.hw_disabled or apic.x2apic_mode else apic.apic_base & ~0xFFF
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """CPUID leaves that the engine doesn't answer: what depends on the vCPU's state."""
+        cpu = vcpu.cpu
+        assert cpu is not None
+        view = VcpuView(
+            vcpu_id=vcpu.vcpu_id,
+            cr4=cpu.get("cr4"),
+            xcr0=cpu.get("xcr0"),
+            apic_enabled=not self._apics[vcpu.vcpu_id].hw_disabled,
+            long_mode=bool(cpu.get("efer") & EFER_LMA),
+        )
+        return self.policy.cpuid(leaf, subleaf, view)
+
+    def close(self) -> None:
+        """Stop the timers of the local APICs (the domain is being destroyed)."""
+        for apic in self._apics:
+            apic.init()
+
+
+class ApicEffects:
+    """What one local APIC asks of its vCPU (arch.x86.platform.lapic.LapicEffects)."""
+
+    __slots__ = ("_platform", "_timer", "_vcpu")
+
+    def __init__(self, platform: HvmPlatform, vcpu: Vcpu) -> None:
+        self._platform = platform
+        self._vcpu = vcpu
+        self._timer: Timer | None = None
+
+    def lapic_now(self) -> int:
+        return self._vcpu.domain.hypervisor.clock.now()
+
+    def lapic_guest_tsc(self) -> int:
+        return self._vcpu.tsc.tsc_at(self.lapic_now())
+
+    def lapic_tsc_to_ns(self, ticks: int) -> int:
+        return self._vcpu.tsc.ns_of(ticks)
+
+    def lapic_arm_timer(self, deadline_ns: int | None) -> None:
+        timers = self._vcpu.domain.hypervisor.timers
+        timers.cancel(self._timer)
+        self._timer = None
+        if deadline_ns is not None:
+            self._timer = timers.add(deadline_ns, self._expired)
+
+    def _expired(self) -> None:
+        apic = self._vcpu.lapic
+        if apic is not None:
+            apic.timer_expired()
+
+    def lapic_ipi(self, icr_low: int, dest: int) -> None:
+        self._platform.bus.send(self._vcpu.vcpu_id, icr_low, dest)
+
+    def lapic_interrupt(self) -> None:
+        vcpu = self._vcpu
+        vcpu.irq_dirty = True
+        if vcpu.blocked and vcpu.lapic is not None and vcpu.lapic.next_vector() >= 0:
+            vcpu.unblock()
+
+    def lapic_level_eoi(self, vector: int) -> None:
+        """A PVH guest has no I/O APIC to tell."""
+
+    def lapic_enabled(self) -> None:
+        vcpu = self._vcpu
+        if vcpu.upcall_pending:
+            vcpu.domain.assert_upcall(vcpu)

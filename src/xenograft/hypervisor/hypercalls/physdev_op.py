@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""physdev_op: of HVM-type guests, and what PV guests get while they own no device.
+
+Facts: public/physdev.h; Xen's hvm_physdev_op(): the operations on physical interrupts are there
+for guests with event-channel interrupts (PIRQs), which a PVH guest hasn't; those on PCI
+devices for the hardware domain; the rest answers -ENOSYS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenograft.abi import physdev as abi
+from xenograft.abi.errno import Errno, XenError
+from xenograft.hypervisor.kinds import GuestKind
+from xenograft.hypervisor.ops import Op, dispatch_family, everyone, family
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.call import Call
+
+_PIRQ_OPS = (
+    "PHYSDEVOP_map_pirq",
+    "PHYSDEVOP_unmap_pirq",
+    "PHYSDEVOP_eoi",
+    "PHYSDEVOP_irq_status_query",
+    "PHYSDEVOP_get_free_pirq",
+)
+_HARDWARE_OPS = (
+    "PHYSDEVOP_pci_mmcfg_reserved",
+    "PHYSDEVOP_pci_device_add",
+    "PHYSDEVOP_pci_device_remove",
+    "PHYSDEVOP_dbgp_op",
+)
+
+
+def pirq_op(call: Call, _arg: int) -> int:
+    """No physical interrupt belongs to a guest without a device of its own."""
+    raise XenError(Errno.EINVAL if call.domain.has_pirq else Errno.ENOSYS)
+
+
+def hardware_op(call: Call, _arg: int) -> int:
+    """For the hardware domain, which finds no such device on this machine."""
+    raise XenError(Errno.ENODEV if call.domain.is_hardware else Errno.ENOSYS)
+
+
+def _rows() -> list[Op]:
+    rows: dict[int, Op] = {}
+    for name, number in sorted(vars(abi).items()):
+        if not name.startswith("PHYSDEVOP_") or name.startswith("PHYSDEVOP_DBGP_"):
+            continue
+        if name in _PIRQ_OPS:
+            decisions = everyone(pirq_op)
+        elif name in _HARDWARE_OPS:
+            decisions = everyone(hardware_op)
+        else:
+            decisions = dict.fromkeys(GuestKind, Errno.ENOSYS)
+        rows[number] = Op(number, name, None, decisions)
+    return list(rows.values())
+
+
+PHYSDEV_OPS = family(_rows())
+
+
+def physdev_op(call: Call, cmd: int, arg: int) -> int:
+    """__HYPERVISOR_physdev_op."""
+    return dispatch_family(PHYSDEV_OPS, call, cmd, arg)
