@@ -58,7 +58,7 @@ static u64 measure(void (*operation)(void))
 
 void guest_main(void)
 {
-    static const struct evtchn_status status = { .dom = DOMID_SELF, .port = timer_port };
+    static const struct {
         const char *name;
         void (*operation)(void);
     } ways[] = { { "vcpu_op", ask_vcpu },
