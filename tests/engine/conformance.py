@@ -244,7 +244,7 @@ class MemoryConformance:
     def test_contents_follow_a_flat_model(
         self, engine: Engine, writes: list[tuple[int, bytes]]
     ) -> None:
-        memory = engine.memory(64)
+        memory = engine.memory(512)
         ((start, length),) = memory.alloc(OWNER, 6)
         model = bytearray(length * PAGE_SIZE)
         for at, data in writes:
@@ -259,7 +259,7 @@ class DirtyConformance:
 
     def test_copy_out_marks_frames(self, memory: MachineMemory) -> None:
         ((start, _),) = memory.alloc(OWNER, 8)
-        memory.dirty_frames()
+        memory.set_dirty_logging(True)
         memory.write(start * PAGE_SIZE + PAGE_SIZE - 1, b"ab")
         memory.write_u32((start + 4) * PAGE_SIZE, 1)
         memory.test_and_set_bit((start + 6) * PAGE_SIZE, 3)
@@ -383,7 +383,7 @@ class SpaceConformance:
     def test_writes_mark_frames_dirty(self, memory: MachineMemory, space: AddressSpace) -> None:
         ((start, _),) = memory.alloc(OWNER, 2)
         space.map(0, start, 2)
-        memory.dirty_frames()
+        memory.set_dirty_logging(True)
         space.write(PAGE_SIZE, b"x")
         assert memory.dirty_frames() == [start + 1]
 
@@ -422,7 +422,7 @@ class SpaceConformance:
     def test_entries_follow_a_dict(
         self, engine: Engine, steps: list[tuple[bool, int, int, int, int]]
     ) -> None:
-        memory = engine.memory(128)
+        memory = engine.memory(512)
         space = engine.space(memory)
         ((start, _),) = memory.alloc(OWNER, 32)
         model: dict[int, tuple[int, int]] = {}

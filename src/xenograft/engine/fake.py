@@ -61,6 +61,7 @@ class FakeMemory:
         self._owner: dict[int, int] = {}
         self._refs: dict[int, int] = {}
         self._dirty: set[int] = set()
+        self._log_dirty = False
         self._extents: list[tuple[int, int]] = [(0, frames)]
 
     # -- the frame table -------------------------------------------------------------------
@@ -166,7 +167,8 @@ class FakeMemory:
             if frame is None:
                 frame = self._data[mfn] = bytearray(PAGE_SIZE)
             frame[offset : offset + length] = data[done : done + length]
-            self._dirty.add(mfn)
+            if self._log_dirty:
+                self._dirty.add(mfn)
             done += length
 
     def read_u32(self, maddr: int) -> int:
@@ -202,6 +204,10 @@ class FakeMemory:
         if found == expected:
             self.write_u32(maddr, value)
         return found
+
+    def set_dirty_logging(self, on: bool, /) -> None:
+        self._log_dirty = on
+        self._dirty.clear()
 
     def dirty_frames(self, clear: bool = True) -> list[int]:
         frames = sorted(self._dirty)

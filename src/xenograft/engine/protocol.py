@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The seam between the hypervisor and a CPU engine.
 
 An engine runs guest instructions; it knows nothing of Xen.  What crosses this seam is
@@ -27,6 +28,9 @@ STAGE2     gpa, access (0 read, 1 write, 2 fetch), gva     change the p2m and ru
 DEBUG      rip                                             run again
 ERROR      engine's error number, rip                      do not run again
 ========== =============================================== =================================
+
+CR8 reads and writes come as MSR_READ and MSR_WRITE of index ``SYSREG_CR8``.  RDRAND's stream is
+the pure function of the register ``entropy``, whose seed the hypervisor sets.
 
 ``flags``: bits 0-1 CPL, bits 2-3 mode (0 real, 1 16-bit protected, 2 32-bit, 3 64-bit).
 An exit that needs an answer stays pending until `complete` or `fault`; no interrupt enters
@@ -63,6 +67,8 @@ class ExitReason(IntEnum):
     ERROR = 15
 
 
+SYSREG_CR8 = 1 << 32 | 8
+
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -92,52 +98,56 @@ class MachineMemory(Protocol):
     frames: int
     """Number of frames (4 KiB each)."""
 
-    def alloc(self, owner: int, count: int = 1) -> list[tuple[int, int]]:
+    def alloc(self, owner: int, count: int = 1, /) -> list[tuple[int, int]]:
         """Take `count` zeroed frames for `owner` (a domid); returns extents (mfn, length).
 
         Raises MemoryError when the machine has fewer free frames.
         """
         ...
 
-    def free(self, mfn: int, count: int = 1) -> None:
+    def free(self, mfn: int, count: int = 1, /) -> None:
         """Give frames back (their reference count must be 1)."""
         ...
 
     def free_frames(self) -> int: ...
-    def owner(self, mfn: int) -> int: ...
-    def set_owner(self, mfn: int, owner: int) -> None: ...
-    def get_ref(self, mfn: int) -> int:
+    def owner(self, mfn: int, /) -> int: ...
+    def set_owner(self, mfn: int, owner: int, /) -> None: ...
+    def get_ref(self, mfn: int, /) -> int:
         """Add a reference; returns the new count. A fresh frame has count 1."""
         ...
 
-    def put_ref(self, mfn: int) -> int:
+    def put_ref(self, mfn: int, /) -> int:
         """Drop a reference; at 0 the frame is freed. Returns the new count."""
         ...
 
-    def refs(self, mfn: int) -> int: ...
-    def read(self, maddr: int, size: int) -> bytes: ...
-    def write(self, maddr: int, data: bytes) -> None:
+    def refs(self, mfn: int, /) -> int: ...
+    def read(self, maddr: int, size: int, /) -> bytes: ...
+    def write(self, maddr: int, data: bytes, /) -> None:
         """The one copy-out: marks frames dirty and drops their translated code."""
         ...
 
-    def read_u32(self, maddr: int) -> int: ...
-    def write_u32(self, maddr: int, value: int) -> None: ...
-    def read_u64(self, maddr: int) -> int: ...
-    def write_u64(self, maddr: int, value: int) -> None: ...
-    def test_and_set_bit(self, maddr: int, bit: int) -> bool:
+    def read_u32(self, maddr: int, /) -> int: ...
+    def write_u32(self, maddr: int, value: int, /) -> None: ...
+    def read_u64(self, maddr: int, /) -> int: ...
+    def write_u64(self, maddr: int, value: int, /) -> None: ...
+    def test_and_set_bit(self, maddr: int, bit: int, /) -> bool:
         """Atomically set bit `bit` (may exceed 63) of the bitmap at maddr; returns the old."""
         ...
 
-    def test_and_clear_bit(self, maddr: int, bit: int) -> bool: ...
-    def compare_exchange_u32(self, maddr: int, expected: int, value: int) -> int:
+    def test_and_clear_bit(self, maddr: int, bit: int, /) -> bool: ...
+    def compare_exchange_u32(self, maddr: int, expected: int, value: int, /) -> int:
         """Atomic compare and exchange; returns the value found."""
         ...
 
-    def dirty_frames(self, clear: bool = True) -> list[int]:
+    def dirty_frames(self, clear: bool = True, /) -> list[int]:
         """mfns written (by guests or copy-out) since the last clear; needs dirty logging on."""
         ...
 
-    def digest(self, mfns: list[tuple[int, int]]) -> bytes:
+    def set_dirty_logging(self, on: bool, /) -> None:
+        """Switch the log on or off; either way it starts empty."""
+        ...
+
+    def digest(self, mfns: list[tuple[int, int]], /) -> bytes:
         """SHA-256 over the contents of the extents, in the order given."""
         ...
 
@@ -149,7 +159,7 @@ class AddressSpace(Protocol):
 
     def map(self, gfn: int, mfn: int, count: int = 1, flags: int = P2M_RWX) -> None: ...
     def unmap(self, gfn: int, count: int = 1) -> None: ...
-    def lookup(self, gfn: int) -> tuple[int, int] | None:
+    def lookup(self, gfn: int, /) -> tuple[int, int] | None:
         """(mfn, permission bits), or None for a hole."""
         ...
 
@@ -157,11 +167,11 @@ class AddressSpace(Protocol):
         """All mapped runs as (gfn, mfn, count, flags), ascending, maximal."""
         ...
 
-    def read(self, gpa: int, size: int) -> bytes:
+    def read(self, gpa: int, size: int, /) -> bytes:
         """Raises AccessError for a hole."""
         ...
 
-    def write(self, gpa: int, data: bytes) -> None:
+    def write(self, gpa: int, data: bytes, /) -> None:
         """Raises AccessError for a hole or a read-only page; nothing is written then."""
         ...
 
@@ -171,14 +181,14 @@ class AddressSpace(Protocol):
 class Cpu(Protocol):
     """One virtual CPU of the engine."""
 
-    def run(self, budget: int, deadline: int = 0) -> Exit:
-        """Run until an exit, `budget` instructions, or host CLOCK_MONOTONIC ns `deadline` (0: none).
+    def run(self, budget: int, deadline: int = 0, /) -> Exit:
+        """Run until an exit, `budget` instructions, or CLOCK_MONOTONIC ns `deadline` (0: none).
 
         Releases Python's lock while running.
         """
         ...
 
-    def complete(self, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> None:
+    def complete(self, a: int = 0, b: int = 0, c: int = 0, d: int = 0, /) -> None:
         """Answer the pending exit; the instruction finishes at the next run."""
         ...
 
@@ -199,16 +209,16 @@ class Cpu(Protocol):
         ...
 
     # -- registers, by architectural name ------------------------------------------------
-    def get(self, name: str) -> int: ...
-    def set(self, name: str, value: int) -> None: ...
+    def get(self, name: str, /) -> int: ...
+    def set(self, name: str, value: int, /) -> None: ...
     def save(self) -> dict[str, int | bytes]:
         """All of the CPU's state as plain values, portable between processes."""
         ...
 
-    def restore(self, state: Mapping[str, int | bytes]) -> None: ...
+    def restore(self, state: Mapping[str, int | bytes], /) -> None: ...
 
     # -- interrupts ----------------------------------------------------------------------
-    def set_interrupt(self, vector: int) -> None:
+    def set_interrupt(self, vector: int, /) -> None:
         """Request a maskable interrupt, entered when the guest allows it (-1: withdraw)."""
         ...
 
@@ -216,7 +226,7 @@ class Cpu(Protocol):
         """The vector that entered since the last call, or -1."""
         ...
 
-    def set_line(self, maddr: int, vector: int) -> None:
+    def set_line(self, maddr: int, vector: int, /) -> None:
         """A level line: while the byte at maddr is non-zero, `vector` is requested.
 
         vector -1 removes it. The line has priority over `set_interrupt`.  Whoever makes the
@@ -226,33 +236,41 @@ class Cpu(Protocol):
 
     def poke_line(self) -> None: ...
     def set_nmi(self) -> None: ...
+    def injections(self) -> list[tuple[int, int, int]]:
+        """Interrupts that entered since the last call (the latest 64), oldest first.
+
+        Each is (`instructions` then, vector, kind): kind 0 from `set_interrupt`, 1 from the
+        line, 2 an NMI.
+        """
+        ...
+
     def interruptible(self) -> bool:
         """Whether a maskable interrupt would enter now (IF, no shadow)."""
         ...
 
     # -- memory as the guest's current page tables show it ---------------------------------
-    def translate(self, gva: int) -> int:
+    def translate(self, gva: int, /) -> int:
         """Guest-physical address of gva (supervisor read). Raises AccessError."""
         ...
 
-    def read(self, gva: int, size: int) -> bytes: ...
-    def write(self, gva: int, data: bytes) -> None: ...
+    def read(self, gva: int, size: int, /) -> bytes: ...
+    def write(self, gva: int, data: bytes, /) -> None: ...
     def flush_tlb(self) -> None: ...
 
     # -- what is answered without an exit ----------------------------------------------------
-    def set_cpuid(self, table: list[tuple[int, int, int, int, int, int]]) -> None:
+    def set_cpuid(self, table: list[tuple[int, int, int, int, int, int]], /) -> None:
         """(leaf, subleaf or -1 for any, eax, ebx, ecx, edx): answered natively. Others exit."""
         ...
 
-    def pass_msrs(self, indices: list[int]) -> None:
+    def pass_msrs(self, indices: list[int], /) -> None:
         """MSRs that the engine itself keeps; all others exit."""
         ...
 
-    def trap_ports(self, first: int, last: int, trap: bool) -> None:
+    def trap_ports(self, first: int, last: int, trap: bool, /) -> None:
         """Ports that exit (default: all). Others read as ones, and writes are dropped."""
         ...
 
-    def fast_hypercalls(self, table: list[tuple[int, int, int]]) -> None:
+    def fast_hypercalls(self, table: list[tuple[int, int, int]], /) -> None:
         """(number, first argument, result): answered natively (64-bit mode, CPL 0)."""
         ...
 
@@ -260,7 +278,15 @@ class Cpu(Protocol):
         """RDTSC = time in ns * khz / 1e6 + offset; time is CLOCK_MONOTONIC or `instructions`."""
         ...
 
-    def skip(self, count: int) -> None:
+    def tsc(self) -> int:
+        """What RDTSC would give now."""
+        ...
+
+    def pause_exits(self, every: int, /) -> None:
+        """Exit at each `every`-th PAUSE (0: never, the default)."""
+        ...
+
+    def skip(self, count: int, /) -> None:
         """Advance `instructions` by count without running (idleness on the virtual clock)."""
         ...
 

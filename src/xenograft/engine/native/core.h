@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The native core: machine memory, guest-physical spaces, and CPUs on one engine per space.
+ *
+ * memory (frames, owners, counts) <- space (p2m, one engine) <- vcpu (registers, exits).
+ * All vCPUs of a space share the engine and with it one cache of translated code; they never
+ * run at the same moment.  Different spaces may run on different threads.
+ */
+#ifndef XG_CORE_H
+#define XG_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096ull
+#define RESERVED_FRAMES 0x100u /* mfns below are never handed out: mistakes show */
+#define HOLE_BASE (1ull << 50)   /* engine addresses of guest-physical holes */
+#define GFN_BITS 36
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* p2m entry bits; protocol.py declares the first four */
+#define P2M_PRESENT 1ull
+#define P2M_WRITE 2ull
+#define P2M_EXEC 4ull
+#define P2M_COW 8ull
+#define P2M_FLAGS 15ull
+#define P2M_FILLED 16ull /* an engine's TLB may hold it */
+
+enum exit_reason {
+    EXIT_BUDGET, EXIT_KICK, EXIT_HYPERCALL, EXIT_IO_IN, EXIT_IO_OUT, EXIT_MMIO_READ,
+    EXIT_MMIO_WRITE, EXIT_CPUID, EXIT_MSR_READ, EXIT_MSR_WRITE, EXIT_HALT, EXIT_PAUSE,
+    EXIT_SHUTDOWN, EXIT_STAGE2, EXIT_DEBUG, EXIT_ERROR, EXIT_NONE = -1,
+};
+
+/* -- machine memory ------------------------------------------------------------------- */
+
+enum { FRAME_USED = 1, FRAME_CODE = 2, FRAME_DIRTY = 4, FRAME_SCRUB = 8 };
+
+struct frame {
+    uint32_t owner;
+    uint32_t refs;
+    atomic_uchar flags;
+    uint8_t writes; /* slow stores since code was translated from it */
+};
+
+struct memory {
+    PyObject_HEAD
+    int fd;
+    uint8_t *base;
+    struct frame *table;
+    uint64_t frames, free, hint;
+    bool log_dirty;
+    pthread_mutex_t lock;
+    struct engine *engines; /* all engines whose guests may hold frames of this memory */
+};
+
+int memory_register(PyObject *module);
+extern PyTypeObject Memory_Type;
+uint64_t frame_alloc(struct memory *m, uint32_t owner);
+void frame_put(struct memory *m, uint64_t mfn);
+/* A frame was or will be written from outside the running vCPU's translated stores. */
+void frame_written(struct memory *m, uint64_t mfn);
+
+/* -- guest-physical spaces -------------------------------------------------------------- */
+
+struct space {
+    PyObject_HEAD
+    struct memory *memory;
+    uint64_t ***root[512];
+    uint64_t generation; /* counts changes that the TLBs must see */
+    bool holes_filled;
+    struct engine *engine;
+};
+
+int space_register(PyObject *module);
+extern PyTypeObject Space_Type;
+uint64_t *space_entry(struct space *s, uint64_t gfn, bool create);
+uint64_t space_lookup(struct space *s, uint64_t gfn);
+/* Give the space its own copy of a copy-on-write frame. False: out of frames. */
+bool space_unshare(struct space *s, uint64_t *entry);
+/* Host pointer to size bytes within one page, or NULL. */
+uint8_t *space_host(struct space *s, uint64_t gpa, bool write);
+
+/* -- engines: one per space ----------------------------------------------------------- */
+
+#define BLOCK_CAPACITY (1u << 19)
+#define INVALIDATE_QUEUE 64
+#define MAX_CPUS 512
+
+struct engine {
+    /* read at the start of every translated block */
+    uint64_t count, limit;
+    uint16_t *icount;      /* instructions of block x */
+    /* the rest is colder */
+    uint8_t *single;       /* block x must not be left at its start */
+    uint32_t next_block, this_block;
+    bool patch_block;
+    uint64_t hard_limit;
+    int64_t deadline;
+    void *uc;
+    struct space *space;
+    struct memory *memory;
+    struct vcpu *vcpus, *current;
+    void *spares[MAX_CPUS]; /* CPUs of the engine that no vCPU uses */
+    uint32_t spare;
+    uint8_t *code;         /* bitmap: frames with translations here */
+    uint64_t slow_store_mfn;
+    atomic_bool running, flush_all;
+    uint32_t queued;
+    uint64_t queue[INVALIDATE_QUEUE];
+    struct engine *next;
+};
+
+struct engine *engine_open(struct space *s, char *error, size_t size);
+void engine_close(struct engine *e);
+void engine_catch_up(struct engine *e);
+void engine_queue(struct engine *e, uint64_t mfn);
+void engine_mark_code(struct engine *e, uint64_t mfn);
+
+/* -- vCPUs ---------------------------------------------------------------------------- */
+
+#define LOG_MAX 8
+#define INJECTIONS 64
+
+struct access {
+    int32_t reason;
+    uint64_t address;
+    uint64_t value[4];
+};
+
+struct cpuid_row {
+    uint32_t leaf, subleaf_any, subleaf, regs[4];
+};
+
+struct fast_row {
+    uint64_t number, arg, result;
+};
+
+struct tsc {
+    bool is_virtual;
+    uint64_t khz;
+    int64_t offset;
+};
+
+struct vcpu {
+    PyObject_HEAD
+    struct space *space;
+    struct engine *engine;
+    void *cs, *env;
+    int index;
+    struct vcpu *next;
+    uint64_t count;
+    uint64_t seen_generation;
+    atomic_bool kicked;
+    bool dead;
+
+    int32_t reason;
+    uint32_t flags;
+    uint64_t args[6];
+    bool pending; /* the exit waits for an answer */
+    bool replay_hypercall;
+
+    /* accesses of one instruction that were answered already */
+    struct access log[LOG_MAX];
+    int log_len, log_pos;
+    uint64_t log_rip, log_count;
+
+    bool fault;
+    int fault_vector, fault_error;
+    int64_t fault_cr2;
+    bool fault_has_cr2;
+    int int_length; /* of the INT instruction under way */
+
+    int fill_access;
+    uintptr_t fill_retaddr;
+
+    int vector, taken;
+    bool nmi;
+    uint64_t line;
+    int line_vector;
+    struct { uint64_t count; int32_t vector, kind; } injected[INJECTIONS];
+    uint32_t injections;
+
+    struct cpuid_row *cpuid;
+    size_t cpuid_rows;
+    struct fast_row *fast;
+    size_t fast_rows;
+    uint32_t msrs[32];
+    size_t msr_count;
+    uint8_t ports[8192]; /* bit set: the port exits */
+    struct tsc tsc;
+    uint32_t pause_every, pauses;
+    uint64_t entropy;
+};
+
+int cpu_register(PyObject *module);
+extern PyTypeObject Cpu_Type;
+extern PyObject *AccessError;
+extern PyMethodDef cpu_register_methods[];
+
+void vcpu_reset(struct vcpu *v);
+void vcpu_sync_hflags(struct vcpu *v);
+uint64_t vcpu_eflags(void *env);
+void vcpu_set_eflags(void *env, uint64_t value);
+uint64_t vcpu_tsc(struct vcpu *v, uint64_t count);
+bool vcpu_read_virtual(struct vcpu *v, uint64_t gva, void *to, size_t size);
+uint64_t vcpu_translate(struct vcpu *v, uint64_t gva);
+_Noreturn void vcpu_leave(struct vcpu *v, int reason, uintptr_t retaddr);
+int64_t monotonic_ns(void);
+bool canonical(uint64_t address);
+
+extern __thread bool xg_further_cpu __attribute__((tls_model("initial-exec")));
+extern __thread struct vcpu *xg_current __attribute__((tls_model("initial-exec")));
+const char *selfcheck(struct engine *e);
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The second stage inside the engine: its page walker and TLB see guest-physical addresses, and
+ * these replacements turn them into machine addresses; and the tracking of translated code.
+ */
+#include "core.h"
+#include "qemu.h"
+
+#include <string.h>
+
+#define SLOW_STORES 32 /* stores to a code page before its translations are given up */
+
+/* -- the page walker's loads and stores ------------------------------------------------------ */
+
+uint64_t NAME(x86_ldq_phys)(void *cs, uint64_t gpa);
+uint64_t NAME(x86_ldq_phys)(void *cs, uint64_t gpa)
+{
+    (void)cs;
+    uint64_t value = 0;
+    uint8_t *from = space_host(xg_current->space, gpa, false);
+    if (from)
+        memcpy(&value, from, sizeof(value));
+    return value;
+}
+
+uint32_t NAME(x86_ldl_phys)(void *cs, uint64_t gpa);
+uint32_t NAME(x86_ldl_phys)(void *cs, uint64_t gpa)
+{
+    (void)cs;
+    uint32_t value = 0;
+    uint8_t *from = space_host(xg_current->space, gpa, false);
+    if (from)
+        memcpy(&value, from, sizeof(value));
+    return value;
+}
+
+/* Accessed and dirty bits. */
+void NAME(x86_stl_phys_notdirty)(void *cs, uint64_t gpa, uint32_t value);
+void NAME(x86_stl_phys_notdirty)(void *cs, uint64_t gpa, uint32_t value)
+{
+    (void)cs;
+    uint8_t *to = space_host(xg_current->space, gpa, true);
+    if (to)
+        memcpy(to, &value, sizeof(value));
+}
+
+/* -- TLB fills --------------------------------------------------------------------------------- */
+
+bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int mmu_idx, bool probe,
+                            uintptr_t retaddr);
+bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int mmu_idx, bool probe,
+                            uintptr_t retaddr)
+{
+    xg_current->fill_access = access;
+    xg_current->fill_retaddr = retaddr;
+    return NAME(real_x86_cpu_tlb_fill)(cs, addr, size, access, mmu_idx, probe, retaddr);
+}
+
+static _Noreturn void violation(struct vcpu *v, uint64_t gpa, uint64_t gva)
+{
+    v->args[0] = gpa;
+    v->args[1] = (uint64_t)v->fill_access;
+    v->args[2] = gva;
+    vcpu_leave(v, EXIT_STAGE2, v->fill_retaddr);
+}
+
+void NAME(tlb_set_page_with_attrs)(void *cs, uint64_t vaddr, uint64_t gpa, memory_attributes attrs,
+                                   int prot, int mmu_idx, uint64_t size);
+void NAME(tlb_set_page_with_attrs)(void *cs, uint64_t vaddr, uint64_t gpa, memory_attributes attrs,
+                                   int prot, int mmu_idx, uint64_t size)
+{
+    struct vcpu *v = xg_current;
+    struct space *s = v->space;
+    uint64_t *entry = space_entry(s, gpa >> PAGE_SHIFT, false), paddr;
+    if (!entry || !(*entry & P2M_PRESENT)) {
+        if (v->fill_access == ACCESS_FETCH || gpa >> (GFN_BITS + PAGE_SHIFT))
+            violation(v, gpa, vaddr);
+        s->holes_filled = true;
+        prot &= ~PAGE_EXEC;
+        paddr = HOLE_BASE + gpa;
+    } else {
+        if (*entry & P2M_COW) {
+            if (v->fill_access == ACCESS_STORE && *entry & P2M_WRITE) {
+                uint64_t old = s->generation;
+                if (!space_unshare(s, entry))
+                    violation(v, gpa, vaddr);
+                /* Other addresses of this vCPU may still show the shared frame. */
+                if (s->generation != old) {
+                    if (v->seen_generation == old)
+                        v->seen_generation = s->generation;
+                    NAME(tlb_flush)(cs);
+                }
+            } else {
+                prot &= ~PAGE_WRITE;
+            }
+        }
+        if (!(*entry & P2M_WRITE)) {
+            if (v->fill_access == ACCESS_STORE)
+                violation(v, gpa, vaddr);
+            prot &= ~PAGE_WRITE;
+        }
+        if (!(*entry & P2M_EXEC) && v->fill_access == ACCESS_FETCH)
+            violation(v, gpa, vaddr);
+        /* A TLB entry that may be executed takes the slow path on every store. */
+        if (v->fill_access != ACCESS_FETCH)
+            prot &= ~PAGE_EXEC;
+        *entry |= P2M_FILLED;
+        paddr = *entry & ~(PAGE_SIZE - 1);
+    }
+    NAME(real_tlb_set_page_with_attrs)(cs, vaddr, paddr, attrs, prot, mmu_idx, size);
+}
+
+/* -- holes: memory-mapped I/O ---------------------------------------------------------------------- */
+
+bool vcpu_access(struct vcpu *v, int reason, const uint64_t args[3], uint64_t values[4],
+                 uintptr_t retaddr);
+
+int NAME(memory_region_dispatch_read)(void *uc, void *mr, uint64_t offset, uint64_t *value, int op,
+                                      memory_attributes attrs);
+int NAME(memory_region_dispatch_read)(void *uc, void *mr, uint64_t offset, uint64_t *value, int op,
+                                      memory_attributes attrs)
+{
+    (void)uc, (void)mr, (void)attrs;
+    struct vcpu *v = xg_current;
+    uint64_t values[4], args[3] = {offset, 1ull << (op & 3), 0};
+    vcpu_access(v, EXIT_MMIO_READ, args, values, CPU_MEM_IO_PC(v->cs));
+    *value = values[0];
+    return 0;
+}
+
+int NAME(memory_region_dispatch_write)(void *uc, void *mr, uint64_t offset, uint64_t value, int op,
+                                       memory_attributes attrs);
+int NAME(memory_region_dispatch_write)(void *uc, void *mr, uint64_t offset, uint64_t value, int op,
+                                       memory_attributes attrs)
+{
+    (void)uc, (void)mr, (void)attrs;
+    struct vcpu *v = xg_current;
+    unsigned bits = 8u << (op & 3);
+    uint64_t values[4];
+    uint64_t args[3] = {offset, bits / 8, bits == 64 ? value : value & ((1ull << bits) - 1)};
+    vcpu_access(v, EXIT_MMIO_WRITE, args, values, CPU_MEM_IO_PC(v->cs));
+    return 0;
+}
+
+/* -- translated code ---------------------------------------------------------------------------- */
+
+void *NAME(tb_gen_code)(void *cs, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags);
+void *NAME(tb_gen_code)(void *cs, uint64_t pc, uint64_t cs_base, uint32_t flags, int cflags)
+{
+    void *tb = NAME(real_tb_gen_code)(cs, pc, cs_base, flags, cflags);
+    for (int i = 0; i < 2; i++)
+        if (TB_PAGE_ADDR(tb, i) != ~0ull)
+            engine_mark_code(xg_current->engine, TB_PAGE_ADDR(tb, i) >> PAGE_SHIFT);
+    return tb;
+}
+
+void NAME(tb_flush)(void *cs)
+{
+    NAME(real_tb_flush)(cs);
+    if (!xg_current) /* the engine is being closed */
+        return;
+    struct engine *e = xg_current->engine;
+    e->next_block = 0;
+    /* The engine cleared the jump cache of one CPU; the others' point into freed blocks. */
+    for (struct vcpu *v = e->vcpus; v; v = v->next)
+        memset(CPU_TB_JMP_CACHE(v->cs), 0, TB_JMP_CACHE_BYTES);
+}
+
+/* The first store to a page after each fill, and all stores to pages with code, come here. */
+void NAME(tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t start, int length,
+                                        uintptr_t retaddr);
+void NAME(tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t start, int length,
+                                        uintptr_t retaddr)
+{
+    struct engine *e = xg_current->engine;
+    struct memory *m = e->memory;
+    uint64_t mfn = start >> PAGE_SHIFT;
+    struct frame *f = &m->table[mfn];
+    e->slow_store_mfn = mfn;
+    if (m->log_dirty)
+        f->flags |= FRAME_DIRTY;
+    if (likely(!(f->flags & FRAME_CODE)))
+        return;
+    if (f->refs > 1) {
+        pthread_mutex_lock(&m->lock);
+        for (struct engine *other = m->engines; other; other = other->next)
+            if (other != e)
+                engine_queue(other, mfn);
+        pthread_mutex_unlock(&m->lock);
+    }
+    if (e->code[mfn / 8] & 1u << mfn % 8) {
+        /* May leave through the CPU loop when the running block changes itself. */
+        NAME(real_tb_invalidate_phys_page_fast)(uc, pages, start, length, retaddr);
+        if (++f->writes < SLOW_STORES)
+            return;
+        NAME(tb_invalidate_phys_page_range)(uc, start & ~(PAGE_SIZE - 1),
+                                            (start & ~(PAGE_SIZE - 1)) + PAGE_SIZE);
+        e->code[mfn / 8] &= (uint8_t)~(1u << mfn % 8);
+    }
+    f->flags &= ~FRAME_CODE;
+}
+
+void NAME(tlb_set_dirty)(void *cs, uint64_t vaddr);
+void NAME(tlb_set_dirty)(void *cs, uint64_t vaddr)
+{
+    struct engine *e = xg_current->engine;
+    if (!(e->memory->table[e->slow_store_mfn].flags & FRAME_CODE))
+        NAME(real_tlb_set_dirty)(cs, vaddr);
+}
+
+/* -- counting instructions at block starts --------------------------------------------------------- */
+
+void NAME(helper_check_exit_request)(void *p, uint32_t block);
+
+void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
+void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns)
+{
+    struct engine *e = xg_current->engine;
+    /* The code buffer is flushed long before the table is full: a block takes 160 bytes. */
+    uint32_t block = e->this_block = e->next_block++ % BLOCK_CAPACITY;
+    e->single[block] = (TB_CFLAGS(tb) & CF_COUNT_MASK) != 0;
+    e->patch_block = true;
+    NAME(real_translator_loop)(ops, db, cs, tb, max_insns);
+    e->patch_block = false;
+    e->icount[block] = TB_ICOUNT(tb);
+}
+
+void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
+void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args)
+{
+    struct vcpu *v = xg_current;
+    if (func == (void *)NAME(helper_check_exit_request) && v->engine->patch_block) {
+        struct engine *e = v->engine;
+        e->patch_block = false;
+        /* A temporary's handle is its distance from the context. */
+        args[0] = (char *)ctx + (uintptr_t)NAME(tcg_const_i64)(ctx, (int64_t)(uintptr_t)e);
+        args[1] = (char *)ctx + (uintptr_t)NAME(tcg_const_i32)(ctx, (int32_t)e->this_block);
+    }
+    NAME(real_tcg_gen_callN)(ctx, func, ret, nargs, args);
+}
+
+/* Loads and stores aren't places to stop: an instruction would run twice. */
+void NAME(check_exit_request)(void *tcg_ctx);
+void NAME(check_exit_request)(void *tcg_ctx)
+{
+    (void)tcg_ctx;
+}
+
+#define CLOCK_CHUNK 20000 /* instructions between looks at the clock */
+
+static __attribute__((noinline)) void at_limit(struct engine *e, uint32_t block, uintptr_t retaddr)
+{
+    struct vcpu *v = e->current;
+    /* The engine asked for this one-instruction block and would forget it. */
+    if (e->single[block])
+        return;
+    if (v->kicked)
+        vcpu_leave(v, EXIT_KICK, retaddr);
+    if (e->count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
+        vcpu_leave(v, EXIT_BUDGET, retaddr);
+    e->limit = e->count + CLOCK_CHUNK;
+    if (e->limit > e->hard_limit)
+        e->limit = e->hard_limit;
+}
+
+void NAME(helper_check_exit_request)(void *p, uint32_t block)
+{
+    struct engine *e = p;
+    if (unlikely(e->count >= e->limit))
+        at_limit(e, block, RETADDR());
+    e->count += e->icount[block];
+}
