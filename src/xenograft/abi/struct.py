@@ -146,15 +146,18 @@ class _Meta(type):
     def __new__(
         mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], packed: bool = False
     ) -> _Meta:
-        members = _member_names(namespace)
-        if bases and bases != (_Base,):
+        # `Struct` and `Union` themselves have attributes, but no members.
+        is_root = not bases or bases == (_Base,)
+        members = () if is_root else _member_names(namespace)
+        inherited: tuple[str, ...] = getattr(bases[0], "_members_", ()) if bases else ()
+        if not is_root:
             if "__slots__" not in namespace and issubclass(bases[0], Struct):
                 namespace["__slots__"] = members
             for member in members:
                 if member in namespace or any(hasattr(base, member) for base in bases):
                     raise TypeError(f"{name}.{member}: the name is taken")
             namespace.setdefault("__slots__", ())
-        namespace["_members_"] = members
+        namespace["_members_"] = inherited + members
         namespace["_codecs_"] = {}
         namespace["_types_"] = None
         namespace["_packed_"] = packed
@@ -176,11 +179,14 @@ class _Base(metaclass=_Meta):
         """(name, C type) of all members, in order."""
         if cls._types_ is None:
             scope = vars(sys.modules[cls.__module__])
-            hints = vars(cls)["__annotations__"]
-            cls._types_ = tuple(
+            hints = vars(cls).get("__annotations__", {})
+            base = cls.__mro__[1]
+            above = base.types() if issubclass(base, _Base) and base._members_ else ()
+            own = cls._members_[len(above) :]
+            cls._types_ = above + tuple(
                 # Annotations are our own source text, evaluated late (postponed evaluation).
                 (name, resolve(eval(hint, scope) if isinstance(hint, str) else hint))
-                for name, hint in ((name, hints[name]) for name in cls._members_)
+                for name, hint in ((name, hints[name]) for name in own)
             )
         return cls._types_
 
