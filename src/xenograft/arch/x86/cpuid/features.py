@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The table of CPU features: where each bit is, what it's called, and who may have it.
 
-Names and bits are those of Xen's featureset (public/arch-x86/cpufeatureset.h), spelt as libxl
-takes them in a `cpuid=` option (lower case, with hyphens); further spellings of libxl are in
-`ALIASES`.  The bits of MSR_ARCH_CAPABILITIES are features too, as in Xen.
+Names and bits are those of Xen's featureset (`xenograft.abi.arch_x86.cpufeatureset`), spelt as
+libxl takes them in a `cpuid=` option: lower case, with hyphens.  Further spellings of libxl are
+in `ALIASES`.  The bits of MSR_ARCH_CAPABILITIES are features too, as in Xen.
 
 A feature's availability is one letter, as in Xen's header:
 
@@ -21,6 +21,9 @@ A feature's availability is one letter, as in Xen's header:
 from __future__ import annotations
 
 from typing import Final, NamedTuple
+
+from xenograft.abi.arch_x86 import cpufeatureset
+from xenograft.abi.arch_x86.cpufeatureset import FEATURE_WORDS, CpuFeature
 
 ARCH_CAPABILITIES: Final = 0x10A
 """MSR_ARCH_CAPABILITIES: `Word.leaf` of the two words that aren't CPUID registers."""
@@ -60,346 +63,265 @@ class Feature(NamedTuple):
         return self.word.number * 32 + self.bit
 
 
-def _word(word: Word, rows: str) -> list[Feature]:
-    features = []
-    for row in rows.strip().splitlines():
-        bit, name, availability, description = row.split(None, 3)
-        features.append(Feature(name, word, int(bit), availability, description))
-    return features
+_DESCRIPTIONS: Final[dict[str, str]] = {
+    row.split(None, 1)[0]: row.split(None, 1)[1]
+    for row in """
+    fpu                 x87 floating point unit
+    vme                 virtual-8086 mode extensions
+    de                  debugging extensions: I/O breakpoints, CR4.DE
+    pse                 4 MiB pages
+    tsc                 RDTSC
+    msr                 RDMSR and WRMSR
+    pae                 physical address extension
+    mce                 machine check exception
+    cx8                 CMPXCHG8B
+    apic                local APIC (follows MSR_APIC_BASE)
+    sep                 SYSENTER and SYSEXIT
+    mtrr                memory type range registers
+    pge                 global pages
+    mca                 machine check architecture
+    cmov                CMOV, and FCMOV with an FPU
+    pat                 page attribute table
+    pse36               36-bit addresses in 4 MiB pages
+    clflush             CLFLUSH
+    ds                  debug store
+    acpi                thermal and clock control MSRs
+    mmx                 MMX
+    fxsr                FXSAVE and FXRSTOR
+    sse                 SSE
+    sse2                SSE2
+    ss                  self snoop
+    htt                 several logical processors a package
+    tm1                 thermal monitor
+    pbe                 pending break enable
+    sse3                SSE3
+    pclmulqdq           carry-less multiplication
+    dtes64              64-bit debug store
+    monitor             MONITOR and MWAIT
+    dscpl               debug store by CPL
+    vmx                 virtual machine extensions
+    smx                 safer mode extensions
+    eist                Enhanced SpeedStep
+    tm2                 thermal monitor 2
+    ssse3               SSSE3
+    fma                 fused multiply-add
+    cx16                CMPXCHG16B
+    xtpr                task priority messages
+    pdcm                performance and debug capability MSR
+    pcid                process context identifiers
+    dca                 direct cache access
+    sse4-1              SSE4.1
+    sse4-2              SSE4.2
+    x2apic              x2APIC mode
+    movbe               MOVBE
+    popcnt              POPCNT
+    tsc-deadline        local APIC timer in TSC-deadline mode
+    aesni               AES rounds
+    xsave               XSAVE, XRSTOR, XSETBV and XGETBV
+    osxsave             XSAVE enabled (follows CR4.OSXSAVE)
+    avx                 AVX
+    f16c                half-precision conversions
+    rdrand              RDRAND
+    hypervisor          running under a hypervisor
+    syscall             SYSCALL and SYSRET
+    nx                  no-execute pages
+    mmxext              AMD's MMX extensions
+    ffxsr               fast FXSAVE
+    page1gb             1 GiB pages
+    rdtscp              RDTSCP and TSC_AUX
+    lm                  long mode
+    3dnowext            3DNow! extensions
+    3dnow               3DNow!
+    lahf-lm             LAHF and SAHF in long mode
+    cmp-legacy          multi-core without hyperthreads
+    svm                 secure virtual machine
+    extapic             extended APIC space
+    cr8-legacy          MOV CR8 in 32-bit mode
+    abm                 LZCNT
+    sse4a               SSE4a
+    misalignsse         misaligned SSE mode
+    3dnowprefetch       PREFETCH and PREFETCHW
+    osvw                OS visible workarounds
+    ibs                 instruction based sampling
+    xop                 XOP
+    skinit              SKINIT and STGI
+    wdt                 watchdog timer
+    lwp                 light weight profiling
+    fma4                four-operand FMA
+    nodeid-msr          node id MSR
+    tbm                 trailing bit manipulation
+    topoext             topology extension leaves
+    dbext               data breakpoint extension
+    monitorx            MONITORX and MWAITX
+    xsaveopt            XSAVEOPT
+    xsavec              XSAVEC
+    xgetbv1             XGETBV of the state in use
+    xsaves              XSAVES and XRSTORS
+    fsgsbase            RDFSBASE and its kin
+    tsc-adjust          TSC_ADJUST MSR
+    sgx                 software guard extensions
+    bmi1                bit manipulation 1
+    hle                 hardware lock elision
+    avx2                AVX2
+    fdp-excp-only       x87 data pointer set by exceptions alone
+    smep                no supervisor execution of user pages
+    bmi2                bit manipulation 2
+    erms                fast REP MOVSB and STOSB
+    invpcid             INVPCID
+    rtm                 transactional memory
+    pqm                 cache monitoring
+    no-fpu-sel          x87 selectors stored as 0
+    mpx                 memory protection extensions
+    pqe                 cache allocation
+    avx512f             AVX-512 foundation
+    avx512dq            AVX-512 doublewords and quadwords
+    rdseed              RDSEED
+    adx                 ADCX and ADOX
+    smap                no supervisor access to user pages
+    avx512-ifma         AVX-512 integer FMA
+    clflushopt          CLFLUSHOPT
+    clwb                CLWB
+    proc-trace          processor trace
+    avx512pf            AVX-512 prefetch
+    avx512er            AVX-512 exponential and reciprocal
+    avx512cd            AVX-512 conflict detection
+    sha                 SHA-1 and SHA-256 rounds
+    avx512bw            AVX-512 bytes and words
+    avx512vl            AVX-512 vector lengths
+    prefetchwt1         PREFETCHWT1
+    avx512-vbmi         AVX-512 byte permutations
+    umip                no SGDT and the like for users
+    pku                 protection keys for user pages
+    ospke               protection keys enabled (follows CR4.PKE)
+    avx512-vbmi2        AVX-512 byte permutations 2
+    cet-ss              shadow stacks
+    gfni                Galois field instructions
+    vaes                vector AES
+    vpclmulqdq          vector carry-less multiplication
+    avx512-vnni         AVX-512 neural network instructions
+    avx512-bitalg       AVX-512 bit algorithms
+    avx512-vpopcntdq    AVX-512 population counts
+    rdpid               RDPID
+    cldemote            CLDEMOTE
+    movdiri             MOVDIRI
+    movdir64b           MOVDIR64B
+    enqcmd              ENQCMD
+    hw-pstate           P-states by MSR
+    itsc                invariant TSC
+    cpb                 core performance boost
+    efro                read-only APERF and MPERF
+    clzero              CLZERO
+    rstr-fp-err-ptrs    FXSAVE always handles the error pointers
+    wbnoinvd            WBNOINVD
+    ibpb                barrier for indirect branches
+    ibrs                AMD's SPEC_CTRL.IBRS
+    amd-stibp           AMD's SPEC_CTRL.STIBP
+    ibrs-always         IBRS is best left on
+    stibp-always        STIBP is best left on
+    ibrs-fast           IBRS is better than software measures
+    ibrs-same-mode      IBRS protects within a mode
+    no-lmsl             no segment limits in long mode
+    amd-ppin            AMD's processor inventory number
+    amd-ssbd            AMD's SPEC_CTRL.SSBD
+    virt-ssbd           VIRT_SPEC_CTRL.SSBD
+    ssb-no              AMD: no speculative store bypass
+    psfd                AMD's SPEC_CTRL.PSFD
+    btc-no              no branch type confusion
+    ibpb-ret            IBPB clears return predictions
+    avx512-4vnniw       AVX-512 neural network words
+    avx512-4fmaps       AVX-512 packed FMA
+    fsrm                fast short REP MOVSB
+    avx512-vp2intersect AVX-512 intersections
+    srbds-ctrl          MCU_OPT_CTRL MSR
+    md-clear            VERW clears buffers
+    rtm-always-abort    transactions always abort
+    tsx-force-abort     TSX_FORCE_ABORT MSR
+    serialize           SERIALIZE
+    hybrid              cores of several kinds
+    tsxldtrk            TSX load tracking
+    cet-ibt             indirect branch tracking
+    avx512-fp16         AVX-512 half precision
+    ibrsb               SPEC_CTRL.IBRS and PRED_CMD.IBPB
+    stibp               SPEC_CTRL.STIBP
+    l1d-flush           FLUSH_CMD MSR
+    arch-caps           ARCH_CAPABILITIES MSR
+    core-caps           CORE_CAPABILITIES MSR
+    ssbd                SPEC_CTRL.SSBD
+    avx-vnni            AVX neural network instructions
+    avx512-bf16         AVX-512 bfloat16
+    fzrm                fast REP MOVSB of length 0
+    fsrs                fast short REP STOSB
+    fsrcs               fast short REP CMPSB and SCASB
+    lfence-dispatch     LFENCE always serializes
+    verw-clear          AMD: VERW clears buffers
+    nscb                a null selector clears base and limit
+    auto-ibrs           automatic IBRS
+    sbpb                selective branch predictor barrier
+    ibpb-brtype         IBPB clears branch types
+    srso-no             no speculative return stack overflow
+    srso-us-no          the same between user and supervisor
+    srso-msr-fix        BP_CFG.BP_SPEC_REDUCE
+    intel-ppin          Intel's processor inventory number
+    intel-psfd          SPEC_CTRL.PSFD
+    ipred-ctrl          SPEC_CTRL.IPRED_DIS
+    rrsba-ctrl          SPEC_CTRL.RRSBA_DIS
+    bhi-ctrl            SPEC_CTRL.BHI_DIS_S
+    mcdt-no             no MXCSR-dependent timing
+    cet-sss             supervisor shadow stacks are safe
+    rdcl-no             no rogue data cache load (Meltdown)
+    eibrs               IBRS that may stay on
+    rsba                return predictions may use other sources
+    skip-l1dfl          no L1D flush needed on VM entry
+    intel-ssb-no        no speculative store bypass
+    mds-no              no microarchitectural data sampling
+    if-pschange-mc-no   no machine check on page size changes
+    tsx-ctrl            TSX_CTRL MSR
+    taa-no              no TSX asynchronous abort
+    mcu-ctrl            MCU_CTRL MSR
+    misc-pkg-ctrl       MISC_PKG_CTRL MSR
+    energy-filtering    energy filtering
+    doitm               data operand independent timing
+    sbdr-ssdp-no        no shared buffer data read
+    fbsdp-no            no fill buffer stale data
+    psdp-no             no primary stale data
+    fb-clear            VERW clears fill buffers
+    fb-clear-ctrl       OPT_CPU_CTRL.FB_CLEAR_DIS
+    rrsba               restricted return predictions
+    bhi-no              no branch history injection
+    xapic-status        XAPIC_DISABLE_STATUS MSR
+    ovrclk-status       OVERCLOCKING_STATUS MSR
+    pbrsb-no            no post-barrier return predictions
+    gds-ctrl            MCU_OPT_CTRL.GDS_MITG_DIS
+    gds-no              no gather data sampling
+    rfds-no             no register file data sampling
+    rfds-clear          VERW clears register files
+    its-no              no indirect target selection
+    tsa-sq-no           no transient scheduler attack by the store queue
+    tsa-l1-no           no transient scheduler attack by the L1D
+    """.strip().splitlines()
+}
 
-
-WORDS: Final = (
-    Word(0, 0x1, -1, 3),
-    Word(1, 0x1, -1, 2),
-    Word(2, 0x80000001, -1, 3),
-    Word(3, 0x80000001, -1, 2),
-    Word(4, 0xD, 1, 0),
-    Word(5, 0x7, 0, 1),
-    Word(6, 0x7, 0, 2),
-    Word(7, 0x80000007, -1, 3),
-    Word(8, 0x80000008, -1, 1),
-    Word(9, 0x7, 0, 3),
-    Word(10, 0x7, 1, 0),
-    Word(11, 0x80000021, -1, 0),
-    Word(12, 0x7, 1, 1),
-    Word(13, 0x7, 2, 3),
-    Word(14, 0x7, 1, 2),
-    Word(15, 0x7, 1, 3),
-    Word(16, ARCH_CAPABILITIES, -1, 0, is_msr=True),
-    Word(17, ARCH_CAPABILITIES, -1, 3, is_msr=True),
-    Word(18, 0x80000021, -1, 2),
+WORDS: Final = tuple(
+    Word(
+        index,
+        word.leaf,
+        -1 if word.subleaf is None else word.subleaf,
+        ("eax", "ebx", "ecx", "edx").index(word.register),
+        word.msr,
+    )
+    for index, word in enumerate(FEATURE_WORDS)
 )
 """The feature set's words, in Xen's order."""
 
-FEATURES: Final[tuple[Feature, ...]] = tuple(
-    _word(
-        WORDS[0],
-        """
-        0  fpu      A x87 floating point unit
-        1  vme      S virtual-8086 mode extensions
-        2  de       A debugging extensions: I/O breakpoints, CR4.DE
-        3  pse      S 4 MiB pages
-        4  tsc      A RDTSC
-        5  msr      A RDMSR and WRMSR
-        6  pae      A physical address extension
-        7  mce      A machine check exception
-        8  cx8      A CMPXCHG8B
-        9  apic     A local APIC (follows MSR_APIC_BASE)
-        11 sep      A SYSENTER and SYSEXIT
-        12 mtrr     S memory type range registers
-        13 pge      S global pages
-        14 mca      A machine check architecture
-        15 cmov     A CMOV, and FCMOV with an FPU
-        16 pat      A page attribute table
-        17 pse36    S 36-bit addresses in 4 MiB pages
-        19 clflush  A CLFLUSH
-        21 ds       - debug store
-        22 acpi     A thermal and clock control MSRs
-        23 mmx      A MMX
-        24 fxsr     A FXSAVE and FXRSTOR
-        25 sse      A SSE
-        26 sse2     A SSE2
-        27 ss       A self snoop
-        28 htt      A several logical processors a package
-        29 tm1      - thermal monitor
-        31 pbe      - pending break enable
-        """,
-    )
-    + _word(
-        WORDS[1],
-        """
-        0  sse3         A SSE3
-        1  pclmulqdq    A carry-less multiplication
-        2  dtes64       - 64-bit debug store
-        3  monitor      - MONITOR and MWAIT
-        4  dscpl        - debug store by CPL
-        5  vmx          h virtual machine extensions
-        6  smx          - safer mode extensions
-        7  eist         - Enhanced SpeedStep
-        8  tm2          - thermal monitor 2
-        9  ssse3        A SSSE3
-        12 fma          A fused multiply-add
-        13 cx16         A CMPXCHG16B
-        14 xtpr         - task priority messages
-        15 pdcm         - performance and debug capability MSR
-        17 pcid         H process context identifiers
-        18 dca          - direct cache access
-        19 sse4-1       A SSE4.1
-        20 sse4-2       A SSE4.2
-        21 x2apic       S x2APIC mode
-        22 movbe        A MOVBE
-        23 popcnt       A POPCNT
-        24 tsc-deadline S local APIC timer in TSC-deadline mode
-        25 aesni        A AES rounds
-        26 xsave        A XSAVE, XRSTOR, XSETBV and XGETBV
-        27 osxsave      - XSAVE enabled (follows CR4.OSXSAVE)
-        28 avx          A AVX
-        29 f16c         A half-precision conversions
-        30 rdrand       A RDRAND
-        31 hypervisor   A running under a hypervisor
-        """,
-    )
-    + _word(
-        WORDS[2],
-        """
-        11 syscall  A SYSCALL and SYSRET
-        20 nx       A no-execute pages
-        22 mmxext   A AMD's MMX extensions
-        25 ffxsr    A fast FXSAVE
-        26 page1gb  H 1 GiB pages
-        27 rdtscp   A RDTSCP and TSC_AUX
-        29 lm       A long mode
-        30 3dnowext A 3DNow! extensions
-        31 3dnow    A 3DNow!
-        """,
-    )
-    + _word(
-        WORDS[3],
-        """
-        0  lahf-lm       A LAHF and SAHF in long mode
-        1  cmp-legacy    A multi-core without hyperthreads
-        2  svm           h secure virtual machine
-        3  extapic       - extended APIC space
-        4  cr8-legacy    S MOV CR8 in 32-bit mode
-        5  abm           A LZCNT
-        6  sse4a         A SSE4a
-        7  misalignsse   A misaligned SSE mode
-        8  3dnowprefetch A PREFETCH and PREFETCHW
-        9  osvw          - OS visible workarounds
-        10 ibs           - instruction based sampling
-        11 xop           A XOP
-        12 skinit        - SKINIT and STGI
-        13 wdt           - watchdog timer
-        15 lwp           - light weight profiling
-        16 fma4          A four-operand FMA
-        19 nodeid-msr    - node id MSR
-        21 tbm           A trailing bit manipulation
-        22 topoext       - topology extension leaves
-        26 dbext         A data breakpoint extension
-        29 monitorx      - MONITORX and MWAITX
-        """,
-    )
-    + _word(
-        WORDS[4],
-        """
-        0 xsaveopt A XSAVEOPT
-        1 xsavec   A XSAVEC
-        2 xgetbv1  A XGETBV of the state in use
-        3 xsaves   S XSAVES and XRSTORS
-        """,
-    )
-    + _word(
-        WORDS[5],
-        """
-        0  fsgsbase      A RDFSBASE and its kin
-        1  tsc-adjust    S TSC_ADJUST MSR
-        2  sgx           - software guard extensions
-        3  bmi1          A bit manipulation 1
-        4  hle           a hardware lock elision
-        5  avx2          A AVX2
-        6  fdp-excp-only - x87 data pointer set by exceptions alone
-        7  smep          S no supervisor execution of user pages
-        8  bmi2          A bit manipulation 2
-        9  erms          A fast REP MOVSB and STOSB
-        10 invpcid       H INVPCID
-        11 rtm           A transactional memory
-        12 pqm           - cache monitoring
-        13 no-fpu-sel    - x87 selectors stored as 0
-        14 mpx           s memory protection extensions
-        15 pqe           - cache allocation
-        16 avx512f       A AVX-512 foundation
-        17 avx512dq      A AVX-512 doublewords and quadwords
-        18 rdseed        A RDSEED
-        19 adx           A ADCX and ADOX
-        20 smap          S no supervisor access to user pages
-        21 avx512-ifma   A AVX-512 integer FMA
-        23 clflushopt    A CLFLUSHOPT
-        24 clwb          A CLWB
-        25 proc-trace    - processor trace
-        26 avx512pf      A AVX-512 prefetch
-        27 avx512er      A AVX-512 exponential and reciprocal
-        28 avx512cd      A AVX-512 conflict detection
-        29 sha           A SHA-1 and SHA-256 rounds
-        30 avx512bw      A AVX-512 bytes and words
-        31 avx512vl      A AVX-512 vector lengths
-        """,
-    )
-    + _word(
-        WORDS[6],
-        """
-        0  prefetchwt1      A PREFETCHWT1
-        1  avx512-vbmi      A AVX-512 byte permutations
-        2  umip             S no SGDT and the like for users
-        3  pku              H protection keys for user pages
-        4  ospke            - protection keys enabled (follows CR4.PKE)
-        6  avx512-vbmi2     A AVX-512 byte permutations 2
-        7  cet-ss           - shadow stacks
-        8  gfni             A Galois field instructions
-        9  vaes             A vector AES
-        10 vpclmulqdq       A vector carry-less multiplication
-        11 avx512-vnni      A AVX-512 neural network instructions
-        12 avx512-bitalg    A AVX-512 bit algorithms
-        14 avx512-vpopcntdq A AVX-512 population counts
-        22 rdpid            A RDPID
-        25 cldemote         A CLDEMOTE
-        27 movdiri          a MOVDIRI
-        28 movdir64b        a MOVDIR64B
-        29 enqcmd           - ENQCMD
-        """,
-    )
-    + _word(
-        WORDS[7],
-        """
-        7  hw-pstate - P-states by MSR
-        8  itsc      a invariant TSC
-        9  cpb       - core performance boost
-        10 efro      - read-only APERF and MPERF
-        """,
-    )
-    + _word(
-        WORDS[8],
-        """
-        0  clzero           A CLZERO
-        2  rstr-fp-err-ptrs A FXSAVE always handles the error pointers
-        9  wbnoinvd         - WBNOINVD
-        12 ibpb             A barrier for indirect branches
-        14 ibrs             S AMD's SPEC_CTRL.IBRS
-        15 amd-stibp        S AMD's SPEC_CTRL.STIBP
-        16 ibrs-always      S IBRS is best left on
-        17 stibp-always     S STIBP is best left on
-        18 ibrs-fast        S IBRS is better than software measures
-        19 ibrs-same-mode   S IBRS protects within a mode
-        20 no-lmsl          S no segment limits in long mode
-        23 amd-ppin         - AMD's processor inventory number
-        24 amd-ssbd         S AMD's SPEC_CTRL.SSBD
-        25 virt-ssbd        - VIRT_SPEC_CTRL.SSBD
-        26 ssb-no           A AMD: no speculative store bypass
-        28 psfd             S AMD's SPEC_CTRL.PSFD
-        29 btc-no           A no branch type confusion
-        30 ibpb-ret         A IBPB clears return predictions
-        """,
-    )
-    + _word(
-        WORDS[9],
-        """
-        2  avx512-4vnniw       A AVX-512 neural network words
-        3  avx512-4fmaps       A AVX-512 packed FMA
-        4  fsrm                A fast short REP MOVSB
-        8  avx512-vp2intersect a AVX-512 intersections
-        9  srbds-ctrl          - MCU_OPT_CTRL MSR
-        10 md-clear            A VERW clears buffers
-        11 rtm-always-abort    - transactions always abort
-        13 tsx-force-abort     - TSX_FORCE_ABORT MSR
-        14 serialize           A SERIALIZE
-        15 hybrid              - cores of several kinds
-        16 tsxldtrk            a TSX load tracking
-        20 cet-ibt             - indirect branch tracking
-        23 avx512-fp16         - AVX-512 half precision
-        26 ibrsb               A SPEC_CTRL.IBRS and PRED_CMD.IBPB
-        27 stibp               A SPEC_CTRL.STIBP
-        28 l1d-flush           S FLUSH_CMD MSR
-        29 arch-caps           A ARCH_CAPABILITIES MSR
-        30 core-caps           - CORE_CAPABILITIES MSR
-        31 ssbd                A SPEC_CTRL.SSBD
-        """,
-    )
-    + _word(
-        WORDS[10],
-        """
-        4  avx-vnni    A AVX neural network instructions
-        5  avx512-bf16 A AVX-512 bfloat16
-        10 fzrm        A fast REP MOVSB of length 0
-        11 fsrs        A fast short REP STOSB
-        12 fsrcs       A fast short REP CMPSB and SCASB
-        """,
-    )
-    + _word(
-        WORDS[11],
-        """
-        2  lfence-dispatch A LFENCE always serializes
-        5  verw-clear      A AMD: VERW clears buffers
-        6  nscb            A a null selector clears base and limit
-        8  auto-ibrs       - automatic IBRS
-        27 sbpb            A selective branch predictor barrier
-        28 ibpb-brtype     A IBPB clears branch types
-        29 srso-no         A no speculative return stack overflow
-        30 srso-us-no      A the same between user and supervisor
-        31 srso-msr-fix    - BP_CFG.BP_SPEC_REDUCE
-        """,
-    )
-    + _word(WORDS[12], "0 intel-ppin - Intel's processor inventory number")
-    + _word(
-        WORDS[13],
-        """
-        0 intel-psfd A SPEC_CTRL.PSFD
-        1 ipred-ctrl S SPEC_CTRL.IPRED_DIS
-        2 rrsba-ctrl S SPEC_CTRL.RRSBA_DIS
-        4 bhi-ctrl   S SPEC_CTRL.BHI_DIS_S
-        5 mcdt-no    A no MXCSR-dependent timing
-        """,
-    )
-    + _word(WORDS[15], "18 cet-sss - supervisor shadow stacks are safe")
-    + _word(
-        WORDS[16],
-        """
-        0  rdcl-no           A no rogue data cache load (Meltdown)
-        1  eibrs             A IBRS that may stay on
-        2  rsba              - return predictions may use other sources
-        3  skip-l1dfl        - no L1D flush needed on VM entry
-        4  intel-ssb-no      A no speculative store bypass
-        5  mds-no            A no microarchitectural data sampling
-        6  if-pschange-mc-no A no machine check on page size changes
-        7  tsx-ctrl          - TSX_CTRL MSR
-        8  taa-no            A no TSX asynchronous abort
-        9  mcu-ctrl          - MCU_CTRL MSR
-        10 misc-pkg-ctrl     - MISC_PKG_CTRL MSR
-        11 energy-filtering  - energy filtering
-        12 doitm             - data operand independent timing
-        13 sbdr-ssdp-no      A no shared buffer data read
-        14 fbsdp-no          A no fill buffer stale data
-        15 psdp-no           A no primary stale data
-        17 fb-clear          A VERW clears fill buffers
-        18 fb-clear-ctrl     - OPT_CPU_CTRL.FB_CLEAR_DIS
-        19 rrsba             - restricted return predictions
-        20 bhi-no            A no branch history injection
-        21 xapic-status      - XAPIC_DISABLE_STATUS MSR
-        23 ovrclk-status     - OVERCLOCKING_STATUS MSR
-        24 pbrsb-no          A no post-barrier return predictions
-        25 gds-ctrl          - MCU_OPT_CTRL.GDS_MITG_DIS
-        26 gds-no            A no gather data sampling
-        27 rfds-no           A no register file data sampling
-        28 rfds-clear        A VERW clears register files
-        """,
-    )
-    + _word(WORDS[17], "30 its-no A no indirect target selection")
-    + _word(
-        WORDS[18],
-        """
-        1 tsa-sq-no A no transient scheduler attack by the store queue
-        2 tsa-l1-no A no transient scheduler attack by the L1D
-        """,
-    )
-)
+
+def _feature(declared: CpuFeature) -> Feature:
+    name = declared.name.lower().replace("_", "-")
+    availability = declared.attributes.replace("!", "") or "-"
+    word = WORDS[declared.word]
+    return Feature(name, word, declared.bit, availability, _DESCRIPTIONS[name])
+
+
+FEATURES: Final[tuple[Feature, ...]] = tuple(_feature(one) for one in cpufeatureset.FEATURES)
 """Every feature that Xen 4.17 has a name for, in the order of its numbers."""
 
 BY_NAME: Final[dict[str, Feature]] = {feature.name: feature for feature in FEATURES}
