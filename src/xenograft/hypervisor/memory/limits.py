@@ -33,8 +33,8 @@ continues, and interrupts, timers and other vCPUs get their turn."""
 
 
 def is_hardware_domain(domain: Domain) -> bool:
-    """Whether the domain owns the machine's devices: domain 0."""
-    return domain.domid == 0
+    """Whether the domain owns the machine's devices (Xen's is_hardware_domain)."""
+    return domain.is_hardware
 
 
 def max_order(domain: Domain) -> int:

@@ -9,7 +9,7 @@ Xen 4.17, where they're unknown operations.
 from __future__ import annotations
 
 from xenograft.abi import memory as abi
-from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.errno import Errno
 from xenograft.hypervisor.call import Call
 from xenograft.hypervisor.memory import queries
 from xenograft.hypervisor.memory.exchange import memory_exchange

@@ -309,6 +309,11 @@ class P2m:
                 raise XenError(Errno.EINVAL)
             self._set(i, mfn, 1, P2mType.ram_ro)
 
+    def drop_grants(self) -> None:
+        """Unmap all that is mapped by grant, when the domain dies."""
+        for gfn in [gfn for gfn, kind in self._types.items() if kind in GRANT_TYPES]:
+            self._clear(gfn)
+
     # -- the end, and elsewhere -----------------------------------------------------------------
     def relinquish(self, budget: int) -> bool:
         """Take a dying domain's memory away, in steps of `budget` frames.
