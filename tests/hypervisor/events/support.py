@@ -97,6 +97,8 @@ class Domain:
         self.bits = bits
         self.dying = False
         self.is_privileged = is_privileged
+        self.is_xenstore = False
+        self.target = None
         self.pause_count = 0
         self.shared_info_maddr = self.new_frame() << 12
         self.vcpus = [Vcpu(self, i) for i in range(vcpus)]
