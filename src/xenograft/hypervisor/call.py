@@ -140,7 +140,7 @@ class Call:
             raise XenError(Errno.EINVAL)
         return self.vcpu
 
-    # -- the caller's memory ---------------------------------------------------------------
+    # -- the caller's memory -----------------------------------------------------------------
     def read(self, addr: int, cls: type[S]) -> S:
         """Copy a structure in, in the caller's layout. Raises XenError(EFAULT)."""
         data = self.memory.read(self._check(addr), cls.sizeof(self.bits))

@@ -113,7 +113,7 @@ class Domain:
         """SHUTDOWN_* once the domain has shut down, else None."""
         return self.shutdown_code if self.is_shutting_down else None
 
-    # -- running ----------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------
     def pause(self) -> None:
         """Stop all vCPUs; `unpause` as often to let them run again."""
         self.pause_count += 1
@@ -176,7 +176,7 @@ class Domain:
         if (hook := self.hypervisor.instruments.domain_state) is not None:
             hook(self.hypervisor.clock.now(), self.domid, state)
 
-    # -- events -----------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
     def assert_upcall(self, vcpu: Vcpu) -> None:
         """Tell the vCPU that evtchn_upcall_pending is set (Xen's hvm_assert_evtchn_irq)."""
         if vcpu.upcall_vector:
@@ -187,7 +187,7 @@ class Domain:
                 vcpu.cpu.poke_line()
             vcpu.unblock()
 
-    # -- frames that shared structures live in ------------------------------------------------
+    # -- frames that shared structures live in -----------------------------------------------
     def get_writable_frame(self, gfn: int) -> int:
         """The mfn behind `gfn`, which must be the domain's writable RAM, with a reference taken.
 

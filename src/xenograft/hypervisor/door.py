@@ -8,6 +8,7 @@ that is handed to the receiver.  What came in, and when, can be recorded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 from collections import deque
@@ -35,10 +36,9 @@ class Door:
 
     def wake(self) -> None:
         """End a slice or a wait under way. May be called from any thread and signal handlers."""
-        try:
+        # A full pipe wakes the machine as well.
+        with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass  # the pipe is full: the machine will wake anyway
         self.kick()
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:

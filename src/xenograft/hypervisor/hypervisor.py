@@ -93,7 +93,7 @@ class Hypervisor:
         if (hook := self.instruments.log) is not None:
             hook(time, domid, line)
 
-    # -- scheduling, as far as those who wake vCPUs see it ---------------------------------------
+    # -- scheduling, as far as those who wake vCPUs see it -----------------------------------
     def make_ready(self, vcpu: Vcpu) -> None:
         """Queue a runnable vCPU behind those that are ready already."""
         if not vcpu.queued and vcpu is not self.running:
@@ -105,7 +105,7 @@ class Hypervisor:
         if vcpu is self.running:
             self.yielding = True
 
-    # -- events of domains whose services run in this process -------------------------------------
+    # -- events of domains whose services run in this process --------------------------------
     def _host_event(self) -> None:
         self.host_events = True
 
@@ -118,7 +118,7 @@ class Hypervisor:
                 if domain is not None and domain.is_host:
                     domain.events.run_callbacks()
 
-    # -- domains ------------------------------------------------------------------------------
+    # -- domains -----------------------------------------------------------------------------
     def create_domain(
         self,
         kind: GuestKind,
@@ -254,7 +254,7 @@ class Hypervisor:
         self.door.close()
         self.memory.close()
 
-    # -- whom a hypercall means -------------------------------------------------------------
+    # -- whom a hypercall means --------------------------------------------------------------
     def resolve_domid(self, call: Call, domid: int) -> Domain:
         """The domain that a call names, the caller's own included.
 

@@ -95,7 +95,7 @@ class Loop:
         self._stop = True
         self.hypervisor.door.wake()
 
-    # -- the loop -------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------
     def run(self, done: Callable[[], bool] | None = None, deadline: int | None = None) -> Stop:
         """Run until `done()`, the machine's time `deadline`, or nothing is left to do.
 
@@ -146,7 +146,7 @@ class Loop:
             hypervisor.door.serve(max(due - clock.now(), 0) / 1e9)
         return True
 
-    # -- switching --------------------------------------------------------------------------------
+    # -- switching ---------------------------------------------------------------------------
     def _switch_in(self) -> Vcpu | None:
         """Take the first vCPU that is ready, if any."""
         hypervisor = self.hypervisor
@@ -181,7 +181,7 @@ class Loop:
             vcpu.set_runstate(RUNSTATE_offline)
         update_runstate_area(vcpu)
 
-    # -- running ----------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------
     def _run(self, vcpu: Vcpu, deadline: int | None) -> None:
         """Run the vCPU that is switched in: until it is switched out, or the loop must look up."""
         hypervisor = self.hypervisor
@@ -241,9 +241,9 @@ class Loop:
             if hypervisor.attention or host_over:
                 break
         self._cpu = None
-        if hypervisor.running is vcpu:
-            if not vcpu.runnable or (ready and now >= self._quantum_end):
-                self._switch_out(vcpu)
+        used_up = bool(ready) and now >= self._quantum_end
+        if hypervisor.running is vcpu and (used_up or not vcpu.runnable):
+            self._switch_out(vcpu)
 
     def _request_interrupt(self, vcpu: Vcpu, cpu: Cpu) -> None:
         """Ask the engine for the vector that the local APIC has for it, if any."""

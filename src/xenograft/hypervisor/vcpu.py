@@ -18,6 +18,7 @@ from xenograft.abi.vcpu import (
 )
 from xenograft.abi.xen import VIRQ_TIMER, vcpu_info
 from xenograft.arch.x86.pvclock import TscClock
+from xenograft.arch.x86.registers import X86_EFLAGS_IF
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Vcpu:
     def __repr__(self) -> str:
         return f"<Vcpu d{self.domain.domid}v{self.vcpu_id}>"
 
-    # -- may it run? -----------------------------------------------------------------------
+    # -- may it run? -------------------------------------------------------------------------
     @property
     def online(self) -> bool:
         """Whether it is up (VCPUOP_is_up)."""
@@ -196,7 +197,7 @@ class Vcpu:
             self.down = True
             self.sleep()
 
-    # -- events ----------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
     def mark_events_pending(self) -> None:
         """Set evtchn_upcall_pending and, if it was clear, raise the upcall.
 
@@ -223,7 +224,8 @@ class Vcpu:
     def events_need_delivery(self) -> bool:
         """Whether an event waits that the vCPU would take now (local_events_need_delivery)."""
         if self.domain.kind.is_hvm_type:
-            return self.interrupt_pending() and self.cpu is not None and self.cpu.interruptible()
+            enabled = self.cpu is not None and bool(self.cpu.get("rflags") & X86_EFLAGS_IF)
+            return enabled and self.interrupt_pending()
         maddr = self.vcpu_info_maddr
         if maddr is None:
             return False
@@ -236,7 +238,7 @@ class Vcpu:
             self.cpu.set_nmi()
             self.unblock()
 
-    # -- timers ----------------------------------------------------------------------------
+    # -- timers ------------------------------------------------------------------------------
     def send_timer_event(self) -> None:
         """Raise VIRQ_TIMER."""
         self.domain.events.raise_virq(self, VIRQ_TIMER)
@@ -276,7 +278,7 @@ class Vcpu:
         self.set_periodic_timer(0)
         self._end_poll()
 
-    # -- vcpu_info -------------------------------------------------------------------------
+    # -- vcpu_info ---------------------------------------------------------------------------
     def map_vcpu_info(self, gfn: int, offset: int, current: Vcpu | None) -> None:
         """Move vcpu_info to `offset` of the guest's frame `gfn` (Xen's map_vcpu_info).
 
@@ -309,7 +311,7 @@ class Vcpu:
             self.vcpu_info_mfn = self.vcpu_info_maddr = None
             self.domain.arch.vcpu_info_moved(self)
 
-    # -- accounting ------------------------------------------------------------------------
+    # -- accounting --------------------------------------------------------------------------
     def set_runstate(self, state: int) -> None:
         """Enter a RUNSTATE_* and account the time in the one before."""
         if state == self.runstate:

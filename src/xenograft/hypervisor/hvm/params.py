@@ -102,7 +102,7 @@ def _check_index(call: Call, domain: Domain, index: int, own: frozenset[int]) ->
         raise XenError(Errno.EPERM)
 
 
-# -- what setting one does: returns the (index, value) to keep ------------------------------------
+# -- what setting one does: returns the (index, value) to keep ------------------------------
 def _callback_irq(call: Call, domain: Domain, index: int, value: int) -> tuple[int, int]:
     set_callback_via(domain, value)
     if call.domain is domain and call.vcpu is not None:

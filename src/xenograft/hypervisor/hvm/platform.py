@@ -21,19 +21,20 @@ from xenograft.abi.xen import __HYPERVISOR_xen_version
 from xenograft.arch.x86 import pvh
 from xenograft.arch.x86.cpuid.leaves import HypervisorInfo
 from xenograft.arch.x86.cpuid.policy import CpuPolicy, Edit, VcpuView
+from xenograft.arch.x86.msr import VcpuMsrs
 from xenograft.arch.x86.platform.apic_bus import ApicBus
 from xenograft.arch.x86.platform.lapic import LocalApic
 from xenograft.arch.x86.registers import EFER_LMA
 from xenograft.hypervisor.call import Call, CpuAccess
 from xenograft.hypervisor.guest_time import update_vcpu_time
 from xenograft.hypervisor.hvm.callback import set_upcall_line
-from xenograft.hypervisor.hvm.msr import VcpuMsrs
+from xenograft.hypervisor.hvm.effects import VcpuEffects
+from xenograft.hypervisor.kinds import GuestKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xenograft.hypervisor.domain import Domain
-    from xenograft.hypervisor.timers import Timer
     from xenograft.hypervisor.vcpu import Vcpu
 
 
@@ -44,11 +45,16 @@ class HvmPlatform:
         self._domain = domain
         domain.hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON] = SHUTDOWN_reboot
         self.policy = self._make_policy(())
-        self._apics = [LocalApic(vcpu.vcpu_id, ApicEffects(self, vcpu)) for vcpu in domain.vcpus]
-        for vcpu, apic in zip(domain.vcpus, self._apics, strict=True):
-            vcpu.lapic = apic
+        self._apics: list[LocalApic] = []
+        self.msrs: list[VcpuMsrs] = []
+        for vcpu in domain.vcpus:
+            effects = VcpuEffects(self, vcpu)
+            vcpu.lapic = LocalApic(vcpu.vcpu_id, effects)
+            self._apics.append(vcpu.lapic)
+            self.msrs.append(
+                VcpuMsrs(self.policy, vcpu.lapic, effects, pvh=domain.kind is GuestKind.PVH)
+            )
         self.bus = ApicBus(self._apics, self)
-        self.msrs = [VcpuMsrs(self, vcpu) for vcpu in domain.vcpus]
 
     def _make_policy(self, edits: Iterable[Edit]) -> CpuPolicy:
         domain = self._domain
@@ -65,8 +71,10 @@ class HvmPlatform:
     def set_cpuid(self, edits: Iterable[Edit]) -> None:
         """Edit the default policy as a configuration asks; before the first vCPU is brought up."""
         self.policy = self._make_policy(edits)
+        for msrs in self.msrs:
+            msrs.policy = self.policy
 
-    # -- vCPUs ----------------------------------------------------------------------------------
+    # -- vCPUs -------------------------------------------------------------------------------
     def start(self, vcpu: Vcpu, state: pvh.State) -> None:
         """Give a vCPU its registers: from now on it may be brought up."""
         self.make_cpu(vcpu)
@@ -83,7 +91,7 @@ class HvmPlatform:
         vcpu.cpu = cpu
         vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
         cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
-        self.msrs[vcpu.vcpu_id].attach(cpu)
+        cpu.pass_msrs(self.msrs[vcpu.vcpu_id].engine_msrs())
         self.set_tsc(vcpu)
         if hypervisor.instruments.hypercall_enter is None:
             # Guests call this to have their events delivered; nothing needs to be asked.
@@ -109,7 +117,7 @@ class HvmPlatform:
         vcpu.cpu.flush_tlb()
 
     def initialise_vcpu(self, call: Call, vcpu: Vcpu, arg: int) -> None:
-        """VCPUOP_initialise. Raises XenError: EFAULT, EEXIST for one that is initialised, EINVAL."""
+        """VCPUOP_initialise. Raises XenError: EFAULT, EEXIST if it is initialised, EINVAL."""
         context = call.read(arg, vcpu_hvm_context)
         if vcpu.initialised:
             raise XenError(Errno.EEXIST)
@@ -126,7 +134,7 @@ class HvmPlatform:
         """vcpu_info is somewhere else now: watch the upcall byte there."""
         set_upcall_line(vcpu)
 
-    # -- what the APIC bus asks for (arch.x86.platform.apic_bus.ApicBusEffects) ---------------------
+    # -- what the APIC bus asks for (apic_bus.ApicBusEffects) ------------------------------
     def apic_nmi(self, vcpu_id: int) -> None:
         self._domain.vcpus[vcpu_id].send_nmi()
 
@@ -141,6 +149,7 @@ class HvmPlatform:
         vcpu.blocked = False
         vcpu.stop_timers()
         self._apics[vcpu_id].init()
+        self.msrs[vcpu_id].reset()
 
     def apic_startup(self, vcpu_id: int, vector: int) -> None:
         """A start-up IPI: only the first one after INIT counts."""
@@ -149,7 +158,7 @@ class HvmPlatform:
             self.start(vcpu, pvh.startup_state(vector))
             vcpu.bring_up()
 
-    # -- exits --------------------------------------------------------------------------------------
+    # -- exits -------------------------------------------------------------------------------
     def lapic_base(self, vcpu: Vcpu) -> int:
         """Where the vCPU's xAPIC page is, or -1."""
         apic = self._apics[vcpu.vcpu_id]
@@ -172,52 +181,3 @@ class HvmPlatform:
         """Stop the timers of the local APICs (the domain is being destroyed)."""
         for apic in self._apics:
             apic.init()
-
-
-class ApicEffects:
-    """What one local APIC asks of its vCPU (arch.x86.platform.lapic.LapicEffects)."""
-
-    __slots__ = ("_platform", "_timer", "_vcpu")
-
-    def __init__(self, platform: HvmPlatform, vcpu: Vcpu) -> None:
-        self._platform = platform
-        self._vcpu = vcpu
-        self._timer: Timer | None = None
-
-    def lapic_now(self) -> int:
-        return self._vcpu.domain.hypervisor.clock.now()
-
-    def lapic_guest_tsc(self) -> int:
-        return self._vcpu.tsc.tsc_at(self.lapic_now())
-
-    def lapic_tsc_to_ns(self, ticks: int) -> int:
-        return self._vcpu.tsc.ns_of(ticks)
-
-    def lapic_arm_timer(self, deadline_ns: int | None) -> None:
-        timers = self._vcpu.domain.hypervisor.timers
-        timers.cancel(self._timer)
-        self._timer = None
-        if deadline_ns is not None:
-            self._timer = timers.add(deadline_ns, self._expired)
-
-    def _expired(self) -> None:
-        apic = self._vcpu.lapic
-        if apic is not None:
-            apic.timer_expired()
-
-    def lapic_ipi(self, icr_low: int, dest: int) -> None:
-        self._platform.bus.send(self._vcpu.vcpu_id, icr_low, dest)
-
-    def lapic_interrupt(self) -> None:
-        vcpu = self._vcpu
-        vcpu.irq_dirty = True
-        if vcpu.blocked and vcpu.lapic is not None and vcpu.lapic.next_vector() >= 0:
-            vcpu.unblock()
-
-    def lapic_level_eoi(self, vector: int) -> None:
-        """A PVH guest has no I/O APIC to tell."""
-
-    def lapic_enabled(self) -> None:
-        vcpu = self._vcpu
-        if vcpu.upcall_pending:
-            vcpu.domain.assert_upcall(vcpu)

@@ -127,7 +127,7 @@ def send_nmi(_call: Call, vcpu: Vcpu, arg: int) -> int:
 
 
 def get_physid(_call: Call, _vcpu: Vcpu, _arg: int) -> int:
-    """The ids of the physical CPU: only for a hardware domain with pinned vCPUs (dom0_vcpus_pin)."""
+    """The ids of the physical CPU: only for a hardware domain whose vCPUs are pinned at boot."""
     raise XenError(Errno.EINVAL)
 
 

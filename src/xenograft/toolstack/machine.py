@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The public face: a machine, its domains, their consoles.
+
+>>> from xenograft import Machine
+>>> with Machine(clock="virtual") as machine:                     # doctest: +SKIP
+...     guest = machine.create_pvh(kernel="vmlinuz", ramdisk="initrd", cmdline="console=hvc0")
+...     guest.console.expect("login:")
+...     guest.console.send("root\n")
+...     guest.wait(timeout=60)
+ShutdownReason.poweroff
+
+Everything runs in the thread that waits: `Domain.wait`, `Console.expect` and `Machine.run` run
+the machine until what they wait for has happened; between them its time stands still on the
+virtual clock, and goes on unused on the real one.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid as uuids
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from xenograft.abi import sched
+from xenograft.hypervisor.hypervisor import Hypervisor
+from xenograft.hypervisor.loop import HOST_SLICE, QUANTUM_NS, Loop, Stop, signals_stop
+from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
+from xenograft.toolstack.create import attach_console, create_control_domain, create_pvh_domain
+from xenograft.toolstack.errors import UserError
+
+if TYPE_CHECKING:
+    from xenograft.engine.protocol import Engine
+    from xenograft.hypervisor import domain as hypervisor_domain
+    from xenograft.hypervisor.instruments import Instruments
+    from xenograft.toolstack.build.guest import BuiltGuest
+    from xenograft.toolstack.config.domain import DomainConfig
+
+__all__ = ["Console", "Domain", "GuestEnded", "Machine", "ShutdownReason"]
+
+MACHINE_MEMORY_MIB = 16 << 10
+"""Memory of a machine unless told: nothing is used before a guest touches it."""
+
+
+class ShutdownReason(IntEnum):
+    """Why a domain has shut down (SHUTDOWN_* of public/sched.h)."""
+
+    poweroff = sched.SHUTDOWN_poweroff
+    reboot = sched.SHUTDOWN_reboot
+    suspend = sched.SHUTDOWN_suspend
+    crash = sched.SHUTDOWN_crash
+    watchdog = sched.SHUTDOWN_watchdog
+    soft_reset = sched.SHUTDOWN_soft_reset
+    unknown = 255
+    """A number that Xen gives no meaning."""
+
+    @classmethod
+    def of(cls, reason: int) -> ShutdownReason:
+        try:
+            return cls(reason)
+        except ValueError:
+            return cls.unknown
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"ShutdownReason.{self.name}"
+
+
+class GuestEnded(Exception):
+    """The guest has shut down before what was waited for came (`reason`)."""
+
+    def __init__(self, domain: Domain, waited_for: str) -> None:
+        self.reason = domain.shutdown_reason
+        state = "was destroyed" if self.reason is None else f"has shut down ({self.reason})"
+        super().__init__(f"{domain.name} {state} before {waited_for}{_tail(domain.console)}")
+
+
+def _tail(console: Console) -> str:
+    lines = console.output.rstrip().splitlines()[-5:]
+    return "".join(f"\n    | {line}" for line in lines)
+
+
+class Console:
+    """A domain's console."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._backend = attach_console(domain.machine.control, domain.xen)
+        self._seen = 0
+
+    @property
+    def output(self) -> str:
+        """The last of what the guest has written (1 MiB at most)."""
+        return self._backend.output.decode("utf-8", "replace")
+
+    @property
+    def raw(self) -> bytes:
+        """The same as bytes."""
+        return self._backend.output
+
+    def on_output(self, listener: Callable[[bytes], None]) -> None:
+        """Call `listener` with each piece of output as it comes."""
+        self._backend.listeners.append(listener)
+
+    def send(self, text: str | bytes) -> int:
+        """Type at the console; returns how many bytes were taken (all, up to 1 MiB ahead)."""
+        data = text.encode() if isinstance(text, str) else text
+        return self._backend.send(data)
+
+    def expect(self, pattern: str | re.Pattern[str], timeout: float | None = 60.0) -> re.Match[str]:
+        r"""Run the machine until the output matches `pattern`, a regular expression.
+
+        The search begins behind the last match.  `timeout` is in seconds of the machine's
+        time. Raises TimeoutError, or GuestEnded if the guest ends first; both show the last
+        lines of output.
+
+            guest.console.expect(r"Linux version (\S+)").group(1)
+        """
+        compiled = re.compile(pattern) if isinstance(pattern, str) else pattern
+        found: re.Match[str] | None = None
+
+        def done() -> bool:
+            nonlocal found
+            if self._backend.end == searched[0]:
+                return self._domain.ended
+            searched[0] = self._backend.end
+            # latin-1 keeps offsets in text and bytes the same.
+            text = self._backend.since(self._seen).decode("latin-1")
+            found = compiled.search(text)
+            if found is not None:
+                self._seen = max(self._seen, self._backend.dropped) + found.end()
+            return found is not None or self._domain.ended
+
+        searched = [-1]
+        self._domain.machine._wait(done, timeout)
+        if found is None:
+            what = f"its console showed {compiled.pattern!r}"
+            if self._domain.ended:
+                raise GuestEnded(self._domain, what)
+            raise TimeoutError(f"{timeout} s went by before {what}{_tail(self)}")
+        return found
+
+    def _drain(self) -> None:
+        self._backend.drain()
+
+    def _close(self) -> None:
+        self._backend.close()
+
+
+class Domain:
+    """A guest of a `Machine`."""
+
+    def __init__(self, machine: Machine, xen: hypervisor_domain.Domain) -> None:
+        self.machine = machine
+        self.xen = xen
+        """The hypervisor's own record of it."""
+        self.console = Console(self)
+        xen.on_shutdown.append(lambda _xen: self.console._drain())
+        self._destroyed = False
+
+    def __repr__(self) -> str:
+        return f"<Domain {self.domid} {self.name!r}>"
+
+    def __enter__(self) -> Domain:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.destroy()
+
+    @property
+    def domid(self) -> int:
+        return self.xen.domid
+
+    @property
+    def name(self) -> str:
+        return self.xen.name
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs are online."""
+        return sum(vcpu.online for vcpu in self.xen.vcpus)
+
+    @property
+    def shutdown_reason(self) -> ShutdownReason | None:
+        """Why it has shut down; None while it runs."""
+        reason = self.xen.shutdown_reason
+        return None if reason is None else ShutdownReason.of(reason)
+
+    @property
+    def crash_report(self) -> str | None:
+        """What is known about a crash or triple fault."""
+        return self.xen.crash_report
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has shut down or was destroyed."""
+        return self._destroyed or self.xen.is_shutting_down
+
+    @property
+    def cpu_time_ns(self) -> int:
+        """How long its vCPUs have run, in ns of the machine's time."""
+        return sum(vcpu.runstate_now()[2][0] for vcpu in self.xen.vcpus)
+
+    def wait(self, timeout: float | None = None) -> ShutdownReason:
+        """Run the machine until the guest has shut down; returns why.
+
+        `timeout` is in seconds of the machine's time; raises TimeoutError.
+        """
+        self.machine._wait(lambda: self.ended, timeout)
+        if self.shutdown_reason is None:
+            if self._destroyed:
+                raise GuestEnded(self, "it shut down by itself")
+            what = "any more" if timeout is None else f"in {timeout} s"
+            raise TimeoutError(f"{self.name} hasn't shut down {what}{_tail(self.console)}")
+        return self.shutdown_reason
+
+    def pause(self) -> None:
+        """Stop its vCPUs."""
+        self.xen.pause()
+
+    def unpause(self) -> None:
+        """Let its vCPUs run again."""
+        self.xen.unpause()
+
+    def destroy(self) -> None:
+        """End it at once, and give its memory back. Its console's output stays readable."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        self.console._drain()
+        self.console._close()
+        self.machine.hypervisor.destroy_domain(self.xen)
+        self.machine._forget(self)
+
+
+class Machine:
+    """A machine that runs Xen, in this process. A context manager: at its end all guests go.
+
+    `clock`: "real", or "virtual", where time is the guests' progress and a run depends on its
+    inputs alone.  `engine`: "unicorn", or an engine object.  `memory`: MiB of the machine.
+    `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
+    on the virtual clock).  `quantum_us`: how long a vCPU runs while others wait.
+
+        with Machine() as machine:
+            guest = machine.create_pvh(kernel="vmlinuz", memory="512M", vcpus=2)
+            guest.wait()
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Literal["real", "virtual"] = "real",
+        engine: str | Engine = "unicorn",
+        memory: int = MACHINE_MEMORY_MIB,
+        tsc_khz: int = 1_000_000,
+        epoch_ns: int | None = None,
+        quantum_us: int = QUANTUM_NS // 1000,
+        host_slice: int = HOST_SLICE,
+    ) -> None:
+        if clock not in ("real", "virtual"):
+            raise UserError(f"clock {clock!r}: there are 'real' and 'virtual'")
+        self.hypervisor = Hypervisor(
+            _engine(engine) if isinstance(engine, str) else engine,
+            frames=memory << 8,
+            clock=RealClock(epoch_ns=epoch_ns)
+            if clock == "real"
+            else VirtualClock(epoch_ns=DEFAULT_EPOCH_NS if epoch_ns is None else epoch_ns),
+            tsc_khz=tsc_khz,
+        )
+        self.loop = Loop(self.hypervisor, quantum_ns=quantum_us * 1000, host_slice=host_slice)
+        self.control = create_control_domain(self.hypervisor)
+        """Domain 0: its services run in this process."""
+        self._domains: list[Domain] = []
+        self._closed = False
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- guests -----------------------------------------------------------------------------------
+    def create_pvh(
+        self,
+        *,
+        kernel: str | Path,
+        ramdisk: str | Path | None = None,
+        cmdline: str = "",
+        memory: int | str = 256,
+        vcpus: int = 1,
+        name: str = "guest",
+        cpuid: str | None = None,
+        paused: bool = False,
+    ) -> Domain:
+        """A PVH guest from a kernel file; it starts to run when the machine runs next.
+
+        `memory`: MiB, or text such as "512M". Raises UserError, one line, for bad input.
+        """
+        from xenograft.toolstack.config.options import from_options
+
+        config = from_options(
+            None,
+            name=name,
+            type="pvh",
+            kernel=str(kernel),
+            ramdisk=None if ramdisk is None else str(ramdisk),
+            cmdline=cmdline,
+            memory=str(memory),
+            vcpus=vcpus,
+            cpuid=cpuid,
+        )
+        return self.create(config, paused=paused)
+
+    def create(self, config: DomainConfig, *, paused: bool = False) -> Domain:
+        """A guest as a configuration describes it. Raises UserError."""
+        from xenograft.toolstack.build.domain import build_domain
+
+        return self.create_built(build_domain(config), config, paused=paused)
+
+    def create_built(
+        self, built: BuiltGuest, config: DomainConfig, *, paused: bool = False
+    ) -> Domain:
+        """A guest that was built already; of `config` its name, UUID, CPUID and limits count."""
+        from xenograft.arch.x86.cpuid.parse import parse
+
+        if any(domain.name == config.name for domain in self._domains):
+            raise UserError(f"name: there is a domain {config.name!r} already; give another name")
+        identity = uuids.UUID(config.uuid) if config.uuid else uuids.uuid5(_UUIDS, config.name)
+        xen = create_pvh_domain(
+            self.hypervisor,
+            built,
+            name=config.name,
+            uuid=identity.bytes,
+            cpuid=parse(config.cpuid) if config.cpuid is not None else (),
+            max_event_channels=config.max_event_channels,
+            max_pages=None if config.maxmem is None else config.maxmem << 8,
+        )
+        domain = Domain(self, xen)
+        self._domains.append(domain)
+        if not paused:
+            domain.unpause()
+        return domain
+
+    @property
+    def domains(self) -> list[Domain]:
+        """The guests that are there, in the order of their creation."""
+        return list(self._domains)
+
+    def _forget(self, domain: Domain) -> None:
+        self._domains.remove(domain)
+
+    # -- running ----------------------------------------------------------------------------------
+    @property
+    def now(self) -> float:
+        """Seconds since the machine's start, on its own clock."""
+        return self.hypervisor.clock.now() / 1e9
+
+    @property
+    def instruments(self) -> Instruments:
+        """Where listeners are added that want to see hypercalls, exits and the rest."""
+        return self.hypervisor.instruments
+
+    @property
+    def log(self) -> str:
+        """The last of the hypervisor's own messages (`xl dmesg`)."""
+        return self.hypervisor.log.text()
+
+    def run(self, timeout: float | None = None, until: Callable[[], bool] | None = None) -> Stop:
+        """Run until `until()` (default: no guest runs any more), at most `timeout` seconds.
+
+        Returns why it stopped. `until` is asked when a guest has written to its console or
+        shut down, and after what was `post`ed.
+        """
+        return self._wait(until or self._all_ended, timeout)
+
+    def _all_ended(self) -> bool:
+        return all(domain.ended for domain in self._domains)
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> Stop:
+        deadline = None
+        if timeout is not None:
+            deadline = self.hypervisor.clock.now() + round(timeout * 1e9)
+        with signals_stop(self.loop) as caught:
+            stop = self.loop.run(done, deadline)
+        if caught:
+            import signal
+
+            if caught[0] == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(128 + caught[0])
+        return stop
+
+    def stop(self) -> None:
+        """Make whoever runs the machine return soon. May be called from any thread."""
+        self.loop.stop()
+
+    def kick(self) -> None:
+        """End the slice under way, so that the machine looks up. May be called from any thread."""
+        self.hypervisor.door.wake()
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Have the thread that runs the machine call `function`. May be called from any thread."""
+
+        def call() -> None:
+            function()
+            self.hypervisor.attention = True
+
+        self.hypervisor.door.post(call)
+
+    def close(self) -> None:
+        """Destroy all guests and give back what the machine holds."""
+        if self._closed:
+            return
+        self._closed = True
+        for domain in self.domains:
+            domain.destroy()
+        self.hypervisor.close()
+
+
+_UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")
+"""Name space of the UUIDs of domains that were given none: the same name, the same UUID."""
+
+
+def _engine(name: str) -> Engine:
+    if name != "unicorn":
+        raise UserError(f"engine {name!r}: there is 'unicorn'")
+    from xenograft.engine.unicorn import UnicornEngine
+
+    try:
+        return UnicornEngine()
+    except ImportError as error:
+        raise UserError(str(error)) from None
