@@ -140,6 +140,13 @@ def _member_names(namespace: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name, hint in annotations.items() if "ClassVar" not in str(hint))
 
 
+def _generate_init(self: Struct, **fields: Any) -> None:
+    """Stands in for a class's constructor until the first object is made."""
+    cls = type(self)
+    cls.__init__ = compile_init(cls, cls.types())  # type: ignore[method-assign]
+    cls.__init__(self, **fields)
+
+
 class _Meta(type):
     """Gives each class slots for its members, and tables of its own."""
 
@@ -157,6 +164,9 @@ class _Meta(type):
                 if member in namespace or any(hasattr(base, member) for base in bases):
                     raise TypeError(f"{name}.{member}: the name is taken")
             namespace.setdefault("__slots__", ())
+            if issubclass(bases[0], Struct):
+                # Not the base's: that one may have been generated for the base's members.
+                namespace["__init__"] = _generate_init
         namespace["_members_"] = inherited + members
         namespace["_codecs_"] = {}
         namespace["_types_"] = None
@@ -200,10 +210,8 @@ class Struct(_Base):
     _selects_: ClassVar[Selection] = selects()
 
     def __init__(self, **fields: Any) -> None:
-        cls = type(self)
-        # From now on the generated constructor of this very class.
-        cls.__init__ = compile_init(cls, cls.types())  # type: ignore[method-assign]
-        cls.__init__(self, **fields)
+        """All members are keywords, and optional."""
+        raise TypeError("Struct is a base class")
 
     @classmethod
     def codec(cls, bits: int = 64) -> Codec:
@@ -306,12 +314,13 @@ class Union(_Base):
     looked at or set.
     """
 
-    __slots__ = ("_active", "_raw", "_raw_bits", "_value")
+    __slots__ = ("_active", "_raw", "_raw_bits", "_seen", "_value")
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     _active: str | None
     _raw: bytes
     _raw_bits: int
+    _seen: bytes | None
     _value: Any
 
     def __init__(self, **member: Any) -> None:
@@ -321,6 +330,7 @@ class Union(_Base):
         put(self, "_raw", b"")
         put(self, "_raw_bits", 0)
         put(self, "_active", None)
+        put(self, "_seen", None)
         put(self, "_value", None)
         for name, value in member.items():
             setattr(self, name, value)
@@ -386,6 +396,9 @@ class Union(_Base):
             return self._raw or bytes(size)
         data = fields[self._active].ctype.encode(self._value, bits)
         rest = self._raw if self._raw_bits == bits else b""
+        if rest and data == self._seen:
+            # Nobody changed the member: keep even the bytes that are padding in it.
+            return rest
         return (data + rest[len(data) :]).ljust(size, b"\0")
 
     def active(self) -> str | None:
@@ -398,9 +411,11 @@ class Union(_Base):
         if name != self._active:
             bits = self._raw_bits or 64
             raw = self.pack(bits)
-            value = self._layout(bits)[0][name].ctype.decode(raw, bits)
+            ctype = self._layout(bits)[0][name].ctype
+            value = ctype.decode(raw, bits)
             object.__setattr__(self, "_raw", raw)
             object.__setattr__(self, "_raw_bits", bits)
+            object.__setattr__(self, "_seen", ctype.encode(value, bits))
             object.__setattr__(self, "_active", name)
             object.__setattr__(self, "_value", value)
         return self._value
@@ -413,6 +428,7 @@ class Union(_Base):
             bits = self._raw_bits or 64
             object.__setattr__(self, "_raw", self.pack(bits))
             object.__setattr__(self, "_raw_bits", bits)
+        object.__setattr__(self, "_seen", None)
         object.__setattr__(self, "_active", name)
         object.__setattr__(self, "_value", value)
 
