@@ -49,13 +49,13 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
         if not vcpu.interrupt_pending():
             vcpu.block()
     elif act is Act.RDMSR:
-        value = domain.arch.msrs[vcpu.vcpu_id].read(a)
+        value = domain.arch.read_msr(vcpu, a)
         if value is None:
             cpu.fault(X86_EXC_GP, 0)
         else:
             cpu.complete(value)
     elif act is Act.WRMSR:
-        if domain.arch.msrs[vcpu.vcpu_id].write(a, b):
+        if domain.arch.write_msr(vcpu, a, b):
             cpu.complete()
         else:
             cpu.fault(X86_EXC_GP, 0)

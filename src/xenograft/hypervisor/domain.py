@@ -8,7 +8,7 @@ domain_kill().
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.sched import SHUTDOWN_NAMES
@@ -21,6 +21,7 @@ from xenograft.hypervisor.watchdog import Watchdogs
 if TYPE_CHECKING:
     from xenograft.engine.protocol import AddressSpace, MachineMemory
     from xenograft.hypervisor.events.channels import EventChannels
+    from xenograft.hypervisor.grants.table import GrantTable
     from xenograft.hypervisor.hvm.platform import HvmPlatform
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.hypervisor.memory.frames import PagePool
@@ -38,7 +39,7 @@ class Domain:
 
     space: AddressSpace
     events: EventChannels
-    grants: Any
+    grants: GrantTable
     p2m: P2m
     pool: PagePool
     arch: HvmPlatform

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.door import Door
 from xenograft.hypervisor.events.channels import EventChannels
 from xenograft.hypervisor.events.virq import GlobalVirqHandlers
+from xenograft.hypervisor.grants.table import GrantTable
 from xenograft.hypervisor.guest_time import update_vcpu_time, update_wallclock
 from xenograft.hypervisor.hvm.platform import HvmPlatform
 from xenograft.hypervisor.hypercalls.dispatch import dispatch
@@ -53,9 +56,11 @@ class Hypervisor:
         tsc_khz: int = 1_000_000,
         xen_version: XenVersion | None = None,
         verbose_debug: bool = True,
+        seed: bytes | None = None,
     ) -> None:
         """`frames`: machine memory in 4 KiB frames; `tsc_khz`: the guests' TSC frequency.
 
+        `seed`: of the guests' RDRAND (default: the host's entropy, or none on a virtual clock).
         `verbose_debug`: any guest may print by console_io, as in a debug build of Xen.
         """
         self.engine = engine
@@ -68,6 +73,9 @@ class Hypervisor:
         self.log.listeners.append(self._log_line)
         self.door = Door()
         self.tsc_khz = tsc_khz
+        if seed is None:
+            seed = b"" if self.clock.virtual else os.urandom(16)
+        self.seed = seed
         self.xen_version = XenVersion() if xen_version is None else xen_version
         self.verbose_debug = verbose_debug
         self.console_input = bytearray()
@@ -92,6 +100,11 @@ class Hypervisor:
     def _log_line(self, time: int, domid: int, line: str) -> None:
         if (hook := self.instruments.log) is not None:
             hook(time, domid, line)
+
+    def entropy_for(self, domid: int, vcpu_id: int) -> int:
+        """The seed of a vCPU's random numbers (64 bits)."""
+        data = self.seed + domid.to_bytes(2, "little") + vcpu_id.to_bytes(2, "little")
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
     # -- scheduling, as far as those who wake vCPUs see it -----------------------------------
     def make_ready(self, vcpu: Vcpu) -> None:
@@ -187,7 +200,7 @@ class Hypervisor:
             host=host,
             schedule=self._host_event if host else None,
         )
-        domain.grants = None
+        domain.grants = GrantTable(domain)
         domain.arch = HvmPlatform(domain)
         size = vcpu_info.sizeof(64)
         for vcpu in domain.vcpus[:XEN_LEGACY_MAX_VCPUS]:
@@ -222,8 +235,7 @@ class Hypervisor:
         domain.arch.close()
         while not domain.events.destroy():
             continue
-        if domain.grants is not None:
-            domain.grants.destroy()
+        domain.grants.destroy()
         self.virqs.forget(domain.domid)
         for vcpu in domain.vcpus:
             vcpu.unmap_vcpu_info()

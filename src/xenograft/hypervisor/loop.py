@@ -193,6 +193,8 @@ class Loop:
         budget = FOREVER
         slice_left = self.host_slice
         now = clock.now()
+        spinning_yields = False
+        cpu.pause_exits(0)
         while True:
             limit = FOREVER if deadline is None else deadline
             due = timers.next_deadline()
@@ -202,6 +204,10 @@ class Loop:
                 limit = self._quantum_end
             if now >= limit:
                 break
+            if bool(ready) is not spinning_yields:
+                # A vCPU that spins waits for another: let that one run.
+                spinning_yields = bool(ready)
+                cpu.pause_exits(1 if spinning_yields else 0)
             if vcpu.irq_dirty:
                 self._request_interrupt(vcpu, cpu)
             if virtual:
@@ -220,6 +226,8 @@ class Loop:
                 host_over = clock.host_deadline(now) >= host_end
             if vcpu.requested >= 0:
                 self._acknowledge(vcpu, cpu)
+            if hypervisor.instruments.injection is not None:
+                self._report_injections(vcpu, cpu)
             reason = exit_[0]
             if reason == ExitReason.BUDGET or reason == ExitReason.KICK:
                 if host_over or reason == ExitReason.KICK:
@@ -261,10 +269,18 @@ class Loop:
         vector, vcpu.requested = vcpu.requested, -1
         vcpu.lapic.acknowledge(vector)
         vcpu.irq_dirty = True
-        hypervisor = self.hypervisor
-        if (hook := hypervisor.instruments.injection) is not None:
-            domid = vcpu.domain.domid
-            hook(hypervisor.clock.now(), domid, vcpu.vcpu_id, vector, "lapic")
+
+    def _report_injections(self, vcpu: Vcpu, cpu: Cpu) -> None:
+        hook = self.hypervisor.instruments.injection
+        if hook is not None:
+            for time, vector, kind in cpu.injections():
+                if not self.hypervisor.clock.virtual:
+                    time = self.hypervisor.clock.now()
+                hook(time, vcpu.domain.domid, vcpu.vcpu_id, vector, _KINDS[kind])
+
+
+_KINDS = ("lapic", "upcall", "nmi")
+"""What the engine's kinds of injection are to us: requested, from the line, NMI."""
 
 
 @contextmanager

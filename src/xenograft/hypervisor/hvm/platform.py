@@ -17,7 +17,7 @@ from xenograft.abi.hvm.hvm_vcpu import vcpu_hvm_context
 from xenograft.abi.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
 from xenograft.abi.sched import SHUTDOWN_poweroff, SHUTDOWN_reboot
 from xenograft.abi.version import XENVER_version
-from xenograft.abi.xen import __HYPERVISOR_xen_version
+from xenograft.abi.xen import HYPERCALLS
 from xenograft.arch.x86 import pvh
 from xenograft.arch.x86.cpuid.leaves import HypervisorInfo
 from xenograft.arch.x86.cpuid.policy import CpuPolicy, Edit, VcpuView
@@ -25,6 +25,7 @@ from xenograft.arch.x86.msr import VcpuMsrs
 from xenograft.arch.x86.platform.apic_bus import ApicBus
 from xenograft.arch.x86.platform.lapic import LocalApic
 from xenograft.arch.x86.registers import EFER_LMA
+from xenograft.engine.protocol import SYSREG_CR8
 from xenograft.hypervisor.call import Call, CpuAccess
 from xenograft.hypervisor.guest_time import update_vcpu_time
 from xenograft.hypervisor.hvm.callback import set_upcall_line
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.vcpu import Vcpu
+
+
+XEN_VERSION = next(number for number, name in HYPERCALLS.items() if name == "xen_version")
 
 
 class HvmPlatform:
@@ -92,11 +96,12 @@ class HvmPlatform:
         vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
         cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
         cpu.pass_msrs(self.msrs[vcpu.vcpu_id].engine_msrs())
+        cpu.set("entropy", hypervisor.entropy_for(domain.domid, vcpu.vcpu_id))
         self.set_tsc(vcpu)
         if hypervisor.instruments.hypercall_enter is None:
             # Guests call this to have their events delivered; nothing needs to be asked.
             version = hypervisor.xen_version.number
-            cpu.fast_hypercalls([(__HYPERVISOR_xen_version, XENVER_version, version)])
+            cpu.fast_hypercalls([(XEN_VERSION, XENVER_version, version)])
         set_upcall_line(vcpu)
         update_vcpu_time(vcpu, force=True)
 
@@ -113,7 +118,8 @@ class HvmPlatform:
     def _set_registers(self, vcpu: Vcpu, state: pvh.State) -> None:
         assert vcpu.cpu is not None
         for name, value in state.items():
-            vcpu.cpu.set(name, value)
+            if name != "cr8":  # the local APIC's, whose reset clears it
+                vcpu.cpu.set(name, value)
         vcpu.cpu.flush_tlb()
 
     def initialise_vcpu(self, call: Call, vcpu: Vcpu, arg: int) -> None:
@@ -163,6 +169,18 @@ class HvmPlatform:
         """Where the vCPU's xAPIC page is, or -1."""
         apic = self._apics[vcpu.vcpu_id]
         return -1 if apic.hw_disabled or apic.x2apic_mode else apic.apic_base & ~0xFFF
+
+    def read_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        """RDMSR, and MOV from CR8 (as the engine names it); None: #GP."""
+        if index == SYSREG_CR8:
+            return self._apics[vcpu.vcpu_id].cr8
+        return self.msrs[vcpu.vcpu_id].read(index)
+
+    def write_msr(self, vcpu: Vcpu, index: int, value: int) -> bool:
+        """WRMSR, and MOV to CR8; False: #GP."""
+        if index == SYSREG_CR8:
+            return self._apics[vcpu.vcpu_id].set_cr8(value)
+        return self.msrs[vcpu.vcpu_id].write(index, value)
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """CPUID leaves that the engine doesn't answer: what depends on the vCPU's state."""
