@@ -51,6 +51,10 @@ class _Zlib:
     def needs_input(self) -> bool:
         return not self._inner.unconsumed_tail
 
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
     def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
         return self._inner.decompress(data or self._inner.unconsumed_tail, max_length)
 
@@ -77,6 +81,21 @@ def _gzip(data: Buffer, limit: int) -> bytes:
         return _drain(_Zlib(), data, limit)
     except zlib.error as error:
         raise CorruptData(str(error)) from error
+
+
+def gunzip_whole(data: Buffer, limit: int = LIMIT) -> bytes:
+    """Unpack data that are one gzip stream and nothing else but padding zeros.
+
+    Raises CorruptData if they're damaged, unpack to more than `limit`, or go on after it.
+    """
+    stream = _Zlib()
+    try:
+        plain = _drain(stream, data, limit)
+    except zlib.error as error:
+        raise CorruptData(str(error)) from error
+    if stream.unused_data.strip(b"\0"):
+        raise CorruptData("something follows the gzip stream")
+    return plain
 
 
 def _bzip2(data: Buffer, limit: int) -> bytes:

@@ -15,7 +15,12 @@ import msgspec
 
 from xenograft.toolstack.build.acpi.dsdt import HVM_MAX_VCPUS
 from xenograft.toolstack.build.acpi.tables import LOW_RSDP_ADDRESS, RSDP_SIZE, build_tables
-from xenograft.toolstack.build.decompress import CorruptData, compression, decompress
+from xenograft.toolstack.build.decompress import (
+    CorruptData,
+    compression,
+    decompress,
+    gunzip_whole,
+)
 from xenograft.toolstack.build.elf import Buffer
 from xenograft.toolstack.build.guest import BuiltGuest, Load
 from xenograft.toolstack.build.kernel import Kernel, Unpacker, parse_kernel
@@ -164,17 +169,12 @@ def _module_data(data: Buffer, left: int) -> Buffer:
 
     It stays packed if it isn't one sound gzip stream, or doesn't fit in `left` bytes plain.
     """
-    if compression(data) != "gzip" or len(data) > left:
-        return data
-    size = int.from_bytes(data[-4:], "little")
-    if size > left:
+    if compression(data) != "gzip":
         return data
     try:
-        plain = decompress(data, left)
+        return gunzip_whole(data, left)
     except CorruptData:
         return data  # the guest's own unpacker decides what it makes of it
-    # Several streams in a row are legal for an initramfs; the last one's size tells.
-    return plain if len(plain) == size else data
 
 
 class _Space:

@@ -157,7 +157,7 @@ def _madt(vcpus: int, online: int) -> bytes:
 
 
 class _Arena:
-    """Memory for tables, handed out as libxl's mem_alloc does: the last byte used is `at`."""
+    """Memory for tables, handed out from `base` on; `at` is the first free byte."""
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -167,8 +167,8 @@ class _Arena:
 
     def reserve(self, size: int, align: int = 16) -> int:
         start = (self.at + align - 1) & ~(align - 1)
-        self.at = start + size - 1
-        self.data.extend(bytes(self.at + 1 - self.base - len(self.data)))
+        self.at = start + size
+        self.data.extend(bytes(self.at - self.base - len(self.data)))
         return start
 
     def put(self, table: bytes, at: int) -> None:
