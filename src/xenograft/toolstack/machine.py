@@ -91,6 +91,11 @@ class Console:
         self._domain = domain
         self._backend = attach_console(domain.machine.control, domain.xen)
         self._seen = 0
+        self._backend.listeners.append(self._look_up)
+
+    def _look_up(self, _data: bytes) -> None:
+        """Somebody may wait for what was written."""
+        self._domain.machine.hypervisor.attention = True
 
     @property
     def output(self) -> str:
