@@ -178,7 +178,7 @@ class VcpuMsrs:
 
     def engine_msrs(self) -> list[int]:
         """The MSRs that the engine is to keep (`Cpu.pass_msrs`)."""
-        return [*ENGINE_MSRS, *([m.MSR_IA32_BNDCFGS] if self.policy.has("mpx") else [])]
+        return list(ENGINE_MSRS)
 
     def save(self) -> MsrRecord:
         return MsrRecord(

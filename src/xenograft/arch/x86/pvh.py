@@ -5,7 +5,7 @@ A state is a dict from register name to value, in an order in which it can be se
 The names are those of `xenograft.engine.protocol.Cpu.set`:
 
 - ``rax rbx rcx rdx rsi rdi rbp rsp r8`` … ``r15 rip rflags``
-- ``cr0 cr2 cr3 cr4 cr8 efer``, ``dr0 dr1 dr2 dr3 dr6 dr7``
+- ``cr0 cr2 cr3 cr4 efer``, ``dr0 dr1 dr2 dr3 dr6 dr7``
 - ``es cs ss ds fs gs ldtr tr``, each with ``.sel .base .limit .attr``; the limit is in bytes,
   whatever the granularity bit says
 - ``gdtr.base gdtr.limit idtr.base idtr.limit``
@@ -48,7 +48,7 @@ MSR_REGISTERS: Final = (
 REGISTER_NAMES: Final = frozenset(
     [
         *GPRS,
-        *("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer"),
+        *("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "efer"),
         *("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
         *(f"{seg}.{part}" for seg in SEGMENTS for part in ("sel", "base", "limit", "attr")),
         *(f"{table}.{part}" for table in ("gdtr", "idtr") for part in ("base", "limit")),
@@ -112,7 +112,7 @@ def reset_state(cs: int = 0xF000, ip: int = 0xFFF0, *, power_on: bool = False) -
     The base of CS is the selector times 16, also for the reset vector.  MSRs and PAT, which
     INIT leaves alone, are part of it only at `power_on`.
     """
-    state: State = {"efer": 0, "cr4": 0, "cr3": 0, "cr2": 0, "cr0": r.X86_CR0_ET, "cr8": 0}
+    state: State = {"efer": 0, "cr4": 0, "cr3": 0, "cr2": 0, "cr0": r.X86_CR0_ET}
     data = Segment(limit=0xFFFF, attr=0x93)
     for name in ("es", "ss", "ds", "fs", "gs"):
         data.put(state, name)

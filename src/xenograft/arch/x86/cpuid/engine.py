@@ -25,17 +25,17 @@ from typing import Final
 _ENGINE = (
     # leaf 1
     "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse "
-    "sse2 ss htt sse3 pclmulqdq ssse3 cx16 sse4-1 sse4-2 x2apic movbe popcnt tsc-deadline aesni "
+    "sse2 htt sse3 pclmulqdq ssse3 cx16 sse4-1 sse4-2 x2apic movbe popcnt tsc-deadline aesni "
     "xsave rdrand hypervisor "
     # leaf 7
-    "fsgsbase tsc-adjust bmi1 smep bmi2 erms mpx adx smap clflushopt clwb pku "
+    "fsgsbase tsc-adjust bmi1 smep bmi2 erms rdseed adx smap clflushopt clwb pku "
     # leaf 0xd
     "xsaveopt xgetbv1 "
     # extended leaves
-    "syscall nx mmxext page1gb rdtscp lm 3dnowext 3dnow lahf-lm cr8-legacy abm sse4a "
+    "syscall nx mmxext page1gb rdtscp lm 3dnowext 3dnow lahf-lm abm sse4a "
     "3dnowprefetch itsc no-lmsl "
     # speculation controls: the MSRs take and keep values; nothing needs to be done
-    "ibrsb stibp ssbd l1d-flush md-clear arch-caps ibpb ibrs amd-stibp amd-ssbd ssb-no btc-no "
+    "ibrsb stibp ssbd l1d-flush md-clear arch-caps ibpb ibrs amd-stibp amd-ssbd "
     "rdcl-no intel-ssb-no mds-no if-pschange-mc-no taa-no sbdr-ssdp-no fbsdp-no psdp-no bhi-no "
     "pbrsb-no gds-no rfds-no its-no"
 )
@@ -45,19 +45,15 @@ _AMD = "AMD's alone; the CPU shown is Intel's"
 _IN_ORDER = "an in-order CPU has no use for it"
 HIDDEN_BY_DEFAULT: Final[dict[str, str]] = {
     "erms": "the engine takes one step per byte of REP MOVSB, eight times those of REP MOVSQ",
-    "rdrand": "its numbers come from the host: a run could not be repeated",
     "mmxext": _AMD,
     "3dnow": _AMD,
     "3dnowext": _AMD,
     "sse4a": _AMD,
-    "cr8-legacy": _AMD,
     "no-lmsl": _AMD,
     "ibpb": _AMD,
     "ibrs": _AMD,
     "amd-stibp": _AMD,
     "amd-ssbd": _AMD,
-    "ssb-no": _AMD,
-    "btc-no": _AMD,
     "ibrsb": _IN_ORDER,
     "stibp": _IN_ORDER,
     "ssbd": _IN_ORDER,
@@ -89,8 +85,6 @@ CACHES: Final = ((1, 1, 24 << 10, 6), (2, 1, 32 << 10, 8), (3, 2, 512 << 10, 8))
 
 # XSAVE components beyond x87 and SSE: feature -> ((bit of XCR0, size, offset), ...).
 XSTATE: Final[dict[str, tuple[tuple[int, int, int], ...]]] = {
-    "avx": ((2, 256, 576),),
-    "mpx": ((3, 64, 960), (4, 64, 1024)),
     "pku": ((9, 8, 2688),),
 }
 XSTATE_MIN_SIZE: Final = 512 + 64

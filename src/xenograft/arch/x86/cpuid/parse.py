@@ -168,5 +168,5 @@ def parse_xend(line: str) -> list[Edit]:
 
 def _nearest(name: str) -> str:
     known = [*BY_NAME, *ALIASES, *_FIELDS, *_UNKNOWN_BITS]
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     return f'; did you mean "{near[0]}"?' if near else ""

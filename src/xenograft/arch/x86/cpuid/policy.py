@@ -164,11 +164,8 @@ class CpuPolicy:
         wanted = frozenset(f.name for f in FEATURES if _test(edited, f))
         given = sanitise(wanted & limit)
         # osxsave and ospke follow CR4: wishes for them mean nothing.
-        ignored = tuple(
-            feature.name
-            for feature in FEATURES
-            if feature.name in wanted - given and feature.name not in ("osxsave", "ospke")
-        )
+        beyond = wanted - limit - {"osxsave", "ospke"}
+        ignored = tuple(feature.name for feature in FEATURES if feature.name in beyond)
         if limit_leaf:
             info = msgspec.structs.replace(info, limit=limit_leaf)
         leaves = _finish(edited, given, top)
