@@ -10,6 +10,7 @@ from xenograft.abi.struct import Struct, named, octets, u32
 
 # xsd_sockmsg.type.
 XS_CONTROL = 0
+XS_DIRECTORY = 1
 XS_READ = 2
 XS_GET_PERMS = 3
 XS_WATCH = 4
