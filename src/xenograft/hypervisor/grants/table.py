@@ -385,13 +385,8 @@ class GrantTable:
         while not release_mappings(self, MAPTRACK_PER_PAGE):
             continue
         for line in self.warn_active_grants():
-            self._log(line)
+            self.domain.hypervisor.log.write(line)
         self.free_frames()
-
-    def _log(self, line: str) -> None:
-        hypervisor = self.domain.hypervisor
-        if (hook := hypervisor.instruments.log) is not None:
-            hook(hypervisor.clock.now(), self.domain.domid, line)
 
     def free_frames(self) -> None:
         """Give the table's frames back."""
