@@ -141,7 +141,9 @@ def add_one(
         _add_foreign(call, domain, idx, gpfn, foreign_domid)
         return
     p2m: P2m = domain.p2m
-    mfn = _source(domain, space, idx, gpfn)
+    if gpfn >= p2m.gfn_limit:
+        raise XenError(Errno.EINVAL)
+    mfn = _source(domain, space, idx)
     old_gfn = p2m.frames.gfn_of(mfn)
     if space == XENMAPSPACE_gmfn and old_gfn != idx:
         raise XenError(Errno.EXDEV)
@@ -151,7 +153,7 @@ def add_one(
     p2m.add_page(gpfn, mfn)
 
 
-def _source(domain: Domain, space: int, idx: int, gpfn: int) -> int:
+def _source(domain: Domain, space: int, idx: int) -> int:
     p2m: P2m = domain.p2m
     if space == XENMAPSPACE_shared_info and idx == 0:
         return domain.shared_info_maddr >> PAGE_SHIFT
