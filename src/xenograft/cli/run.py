@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,35 +102,6 @@ def run(config_file: Path | None, **options: Any) -> int:
     options go first.  With neither a file nor --kernel it's Debian's kernel for virtual
     machines, fetched into a cache if need be.
     """
-    from xenograft.cli.play import Session, play
-    from xenograft.toolstack.config.options import from_options
-    from xenograft.toolstack.config.xlcfg import load_config
-    from xenograft.toolstack.images.cache import ImageCache, default_kernel, kernel_or_image
+    from xenograft.cli.play import start
 
-    base = None
-    if config_file is not None:
-        base, warnings = load_config(config_file)
-        for line in warnings:
-            print(f"xg: warning: {line}", file=sys.stderr)
-    cache = ImageCache()
-    kernel, ramdisk = options["kernel"], options["ramdisk"]
-    if kernel is not None:
-        kernel = str(kernel_or_image(kernel, cache))
-    elif base is None or base.kernel is None:
-        kernel = str(default_kernel(cache))
-    if ramdisk is not None:
-        ramdisk = str(kernel_or_image(ramdisk, cache))
-    config = from_options(
-        base,
-        name=options["name"],
-        type=options["kind"],
-        kernel=kernel,
-        ramdisk=ramdisk,
-        cmdline=options["cmdline"],
-        memory=options["memory"],
-        vcpus=options["vcpus"],
-        cpuid=options["cpuid"],
-        disk=options["disk"],
-        vif=options["vif"],
-    )
-    return play(config, Session.from_options(config, options))
+    return start(config_file, options)

@@ -32,6 +32,7 @@ from xenograft.toolstack.create import attach_console, create_control_domain, cr
 from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
+    from xenograft.backends.console.console import ConsoleBackend
     from xenograft.engine.protocol import Engine
     from xenograft.hypervisor import domain as hypervisor_domain
     from xenograft.hypervisor.instruments import Instruments
@@ -106,6 +107,11 @@ class Console:
     def raw(self) -> bytes:
         """The same as bytes."""
         return self._backend.output
+
+    @property
+    def backend(self) -> ConsoleBackend:
+        """The back end itself, for those who feed it piece by piece."""
+        return self._backend
 
     def on_output(self, listener: Callable[[bytes], None]) -> None:
         """Call `listener` with each piece of output as it comes."""

@@ -47,6 +47,8 @@ class ConsoleBackend:
         self._waiting = bytearray()
         self.dropped = 0
         """Bytes of output that the window has lost: the offset of its first byte."""
+        self.served: list[Callable[[], None]] = []
+        """Called whenever the guest has written or read, after that was served."""
         self.listeners: list[Callable[[bytes], None]] = []
         self.port: int | None = events.bind_interdomain(guest_domid, guest_port)
         events.attach(self.port, self._event)
@@ -65,6 +67,8 @@ class ConsoleBackend:
                 listener(data)
         if self._waiting:
             self._push()
+        for served in list(self.served):
+            served()
 
     def _notify(self) -> None:
         if self.port is not None:
@@ -87,6 +91,11 @@ class ConsoleBackend:
     def waiting(self) -> int:
         """Bytes of input that the guest has not had room for yet."""
         return len(self._waiting)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of input that the guest has not read yet, in the ring or waiting for room."""
+        return self._ring.unread() + len(self._waiting)
 
     @property
     def output(self) -> bytes:

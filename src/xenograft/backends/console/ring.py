@@ -68,3 +68,9 @@ class ConsoleRing:
             memory.write(self._in, data[first:size])
         memory.write_u32(self._in_prod, prod + size & 0xFFFFFFFF)
         return size
+
+    def unread(self) -> int:
+        """Bytes of input in the ring that the guest has not taken."""
+        memory = self._memory
+        used = memory.read_u32(self._in_prod) - memory.read_u32(self._in_cons) & 0xFFFFFFFF
+        return min(used, XENCONS_IN_SIZE)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `xg run` and `xg demo` do once their options are read: one guest, from start to end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xenograft.cli.feed import Feeder
+from xenograft.cli.status import CRASHED, FAULT, OK, REBOOTED, TIMED_OUT
+from xenograft.cli.terminal import Terminal
+from xenograft.toolstack.config.options import from_options
+from xenograft.toolstack.config.xlcfg import load_config
+from xenograft.toolstack.images.cache import ImageCache, default_kernel, kernel_or_image
+from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.config.domain import DomainConfig
+
+DEFAULT_CMDLINE = "console=hvc0"
+"""For a kernel named without a command line: Linux finds Xen's console only if it's told."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a guest is run: everything that isn't the guest's own configuration."""
+
+    clock: Literal["real", "virtual"] = "real"
+    timeout: float | None = None
+    restart: bool = False
+    trace: Path | None = None
+    log: tuple[str, ...] = ()
+    stats: bool = False
+
+
+def say(line: str) -> None:
+    """One line to the user; the guest's output has standard output for itself."""
+    print(f"xg: {line}", file=sys.stderr, flush=True)
+
+
+def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
+    """Run the guest that a file and options describe; returns the exit status."""
+    session = Session(
+        clock=options["clock"],
+        timeout=options["timeout"],
+        restart=options["on_reboot"] == "restart",
+        trace=options["trace"],
+        log=options["log"],
+        stats=options["stats"],
+    )
+    return play(configure(config_file, options), session)
+
+
+def configure(config_file: Path | None, options: Mapping[str, Any]) -> DomainConfig:
+    """The guest's configuration: the file's, with the options laid over it."""
+    base = None
+    if config_file is not None:
+        base, warnings = load_config(config_file)
+        for warning in warnings:
+            say(f"warning: {warning}")
+    cache = ImageCache()
+    kernel, ramdisk, cmdline = options["kernel"], options["ramdisk"], options["cmdline"]
+    if kernel is not None:
+        kernel = str(kernel_or_image(kernel, cache))
+    elif base is None or base.kernel is None:
+        kernel = str(default_kernel(cache))
+    if ramdisk is not None:
+        ramdisk = str(kernel_or_image(ramdisk, cache))
+    if cmdline is None and base is None:
+        cmdline = DEFAULT_CMDLINE
+    return from_options(
+        base,
+        name=options["name"],
+        type=options["kind"],
+        kernel=kernel,
+        ramdisk=ramdisk,
+        cmdline=cmdline,
+        memory=options["memory"],
+        vcpus=options["vcpus"],
+        cpuid=options["cpuid"],
+        disk=options["disk"],
+        vif=options["vif"],
+    )
+
+
+class Run:
+    """One guest on one machine, with its console on a terminal, through its restarts."""
+
+    def __init__(self, config: DomainConfig, session: Session, terminal: Terminal) -> None:
+        self._config = config
+        self._session = session
+        self._terminal = terminal
+        self._timed_out = False
+
+    def run(self) -> int:
+        """Run until the guest ends for good, the user leaves, or time is up; the exit status."""
+        with ExitStack() as stack:
+            machine = stack.enter_context(Machine(clock=self._session.clock))
+            domain = machine.create(self._config, paused=True)
+            stack.enter_context(self._terminal)
+            stack.enter_context(self._watchdog(machine))
+            feeder = Feeder(machine, self._terminal)
+            while True:
+                self._play(machine, domain, feeder)
+                if (status := self._verdict(domain)) is not None:
+                    return status
+                domain.destroy()
+                domain = machine.create(self._config, paused=True)
+
+    def _play(self, machine: Machine, domain: Domain, feeder: Feeder) -> None:
+        domain.console.on_output(self._output(machine))
+        feeder.attach(domain)
+        domain.unpause()
+        try:
+            if not self._over:
+                machine.run(until=lambda: domain.ended or self._over)
+        finally:
+            feeder.detach()
+
+    @property
+    def _over(self) -> bool:
+        return self._timed_out or self._terminal.left or self._terminal.output_closed
+
+    def _output(self, machine: Machine) -> Any:
+        def write(data: bytes) -> None:
+            self._terminal.write(data)
+            if self._terminal.output_closed:
+                machine.stop()
+
+        return write
+
+    def _watchdog(self, machine: Machine) -> _Timeout:
+        def expire() -> None:
+            self._timed_out = True
+            machine.stop()
+
+        return _Timeout(self._session.timeout, expire)
+
+    def _verdict(self, domain: Domain) -> int | None:
+        """What the end means as an exit status; None: the guest is to be started again."""
+        if domain.crash_report:
+            print(domain.crash_report.rstrip("\n"), file=sys.stderr)
+        if self._terminal.output_closed:
+            return FAULT
+        match domain.shutdown_reason:
+            case ShutdownReason.poweroff:
+                return OK
+            case ShutdownReason.reboot | ShutdownReason.soft_reset:
+                if self._session.restart:
+                    say("the guest reboots")
+                    return None
+                say("the guest asked for a reboot (--on-reboot restart starts it again)")
+                return REBOOTED
+            case ShutdownReason.suspend:
+                say("the guest suspended itself, and nobody is there to resume it")
+                return OK
+            case None:
+                return self._unfinished()
+            case reason:
+                say(f"the guest crashed ({reason})")
+                return CRASHED
+
+    def _unfinished(self) -> int:
+        if self._terminal.left:
+            return OK
+        if self._timed_out:
+            say(f"the guest was still running after {self._session.timeout:g} s")
+            return TIMED_OUT
+        say("the guest sleeps for ever: it waits for nothing that could still come")
+        return CRASHED
+
+
+class _Timeout:
+    """Calls `expire` after some seconds of the host's time, unless it's left before."""
+
+    def __init__(self, seconds: float | None, expire: Any) -> None:
+        self._timer = None if seconds is None else threading.Timer(seconds, expire)
+
+    def __enter__(self) -> None:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def play(config: DomainConfig, session: Session) -> int:
+    """Run one guest with its console on the terminal; returns the exit status."""
+    return Run(config, session, Terminal()).run()
