@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from xenograft.arch.x86.platform import apicdef as a
 from xenograft.arch.x86.platform.lapic import (
     LAPIC_VERSION,
-    LVT_REGISTERS,
     MIN_PERIOD_NS,
     LapicRecord,
     LocalApic,
@@ -93,7 +92,7 @@ def test_power_on_state(effects: Effects) -> None:
     assert apic.read_register(a.APIC_LVR) == LAPIC_VERSION
     assert apic.read_register(a.APIC_SPIV) == 0xFF
     assert apic.read_register(a.APIC_DFR) == 0xFFFFFFFF
-    assert [apic.read_register(reg) for reg in LVT_REGISTERS] == [a.APIC_LVT_MASKED] * 6
+    assert [apic.read_register(reg) for reg in a.LVT_REGISTERS] == [a.APIC_LVT_MASKED] * 6
     assert apic.sw_disabled
     assert not apic.hw_disabled
     assert not apic.enabled

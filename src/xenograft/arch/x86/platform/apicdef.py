@@ -98,6 +98,66 @@ APIC_TDR_DIV_MASK: Final = 0xB
 APIC_BUS_CYCLE_NS: Final = 10
 """One tick of the timer at divisor 1: a bus of 100 MHz, as Xen shows its guests."""
 
+LVT_REGISTERS: Final = (
+    APIC_LVTT,
+    APIC_LVTTHMR,
+    APIC_LVTPC,
+    APIC_LVT0,
+    APIC_LVT1,
+    APIC_LVTERR,
+)
+_LVT_MASK: Final = APIC_LVT_MASKED | APIC_SEND_PENDING | APIC_VECTOR_MASK
+_LINT_MASK: Final = (
+    _LVT_MASK | APIC_MODE_MASK | APIC_INPUT_POLARITY | APIC_LVT_REMOTE_IRR | APIC_LVT_LEVEL_TRIGGER
+)
+# The bits that exist in each LVT entry.
+LVT_BITS: Final[dict[int, int]] = {
+    APIC_LVTT: _LVT_MASK | APIC_TIMER_MODE_MASK,
+    APIC_LVTTHMR: _LVT_MASK | APIC_MODE_MASK,
+    APIC_LVTPC: _LVT_MASK | APIC_MODE_MASK,
+    APIC_LVT0: _LINT_MASK,
+    APIC_LVT1: _LINT_MASK,
+    APIC_LVTERR: _LVT_MASK,
+}
+# x2APIC: the bits that may be set in a write; any other raises #GP.
+X2APIC_WRITABLE: Final[dict[int, int]] = {
+    APIC_TASKPRI: 0xFF,
+    APIC_EOI: 0,
+    APIC_SPIV: APIC_VECTOR_MASK | APIC_SPIV_APIC_ENABLED | APIC_SPIV_FOCUS_DISABLED,
+    APIC_ESR: 0,
+    APIC_CMCI: _LVT_MASK | APIC_MODE_MASK,
+    # The destination half is free; the low half has its reserved bits checked.
+    APIC_ICR: 0xFFFFFFFF00000000
+    | APIC_VECTOR_MASK
+    | APIC_MODE_MASK
+    | APIC_DEST_LOGICAL
+    | APIC_INT_ASSERT
+    | APIC_INT_LEVELTRIG
+    | APIC_SHORT_MASK,
+    APIC_TMICT: 0xFFFFFFFFFFFFFFFF,
+    APIC_TDCR: APIC_TDR_DIV_MASK,
+    APIC_SELF_IPI: APIC_VECTOR_MASK,
+    **LVT_BITS,
+}
+X2APIC_READABLE: Final = frozenset(
+    [
+        APIC_ID,
+        APIC_LVR,
+        APIC_TASKPRI,
+        APIC_PROCPRI,
+        APIC_LDR,
+        APIC_SPIV,
+        APIC_ESR,
+        APIC_ICR,
+        APIC_CMCI,
+        *LVT_REGISTERS,
+        APIC_TMICT,
+        APIC_TMCCT,
+        APIC_TDCR,
+        *(base + 0x10 * i for base in (APIC_ISR, APIC_TMR, APIC_IRR) for i in range(8)),
+    ]
+)
+
 REGISTER_NAMES: Final[dict[int, str]] = {
     APIC_ID: "ID",
     APIC_LVR: "LVR",

@@ -29,70 +29,6 @@ LAPIC_VERSION: Final = 0x00050014
 MIN_PERIOD_NS: Final = 100_000
 """The shortest period of a periodic timer: Xen (hvm/vpt.c) slows faster ones down to this."""
 
-LVT_REGISTERS: Final = (
-    a.APIC_LVTT,
-    a.APIC_LVTTHMR,
-    a.APIC_LVTPC,
-    a.APIC_LVT0,
-    a.APIC_LVT1,
-    a.APIC_LVTERR,
-)
-_LVT_MASK: Final = a.APIC_LVT_MASKED | a.APIC_SEND_PENDING | a.APIC_VECTOR_MASK
-_LINT_MASK: Final = (
-    _LVT_MASK
-    | a.APIC_MODE_MASK
-    | a.APIC_INPUT_POLARITY
-    | a.APIC_LVT_REMOTE_IRR
-    | a.APIC_LVT_LEVEL_TRIGGER
-)
-# The bits that exist in each LVT entry.
-_LVT_BITS: Final[dict[int, int]] = {
-    a.APIC_LVTT: _LVT_MASK | a.APIC_TIMER_MODE_MASK,
-    a.APIC_LVTTHMR: _LVT_MASK | a.APIC_MODE_MASK,
-    a.APIC_LVTPC: _LVT_MASK | a.APIC_MODE_MASK,
-    a.APIC_LVT0: _LINT_MASK,
-    a.APIC_LVT1: _LINT_MASK,
-    a.APIC_LVTERR: _LVT_MASK,
-}
-# x2APIC: the bits that may be set in a write; any other raises #GP.
-_X2APIC_WRITABLE: Final[dict[int, int]] = {
-    a.APIC_TASKPRI: 0xFF,
-    a.APIC_EOI: 0,
-    a.APIC_SPIV: a.APIC_VECTOR_MASK | a.APIC_SPIV_APIC_ENABLED | a.APIC_SPIV_FOCUS_DISABLED,
-    a.APIC_ESR: 0,
-    a.APIC_CMCI: _LVT_MASK | a.APIC_MODE_MASK,
-    # The destination half is free; the low half has its reserved bits checked.
-    a.APIC_ICR: 0xFFFFFFFF00000000
-    | a.APIC_VECTOR_MASK
-    | a.APIC_MODE_MASK
-    | a.APIC_DEST_LOGICAL
-    | a.APIC_INT_ASSERT
-    | a.APIC_INT_LEVELTRIG
-    | a.APIC_SHORT_MASK,
-    a.APIC_TMICT: 0xFFFFFFFFFFFFFFFF,
-    a.APIC_TDCR: a.APIC_TDR_DIV_MASK,
-    a.APIC_SELF_IPI: a.APIC_VECTOR_MASK,
-    **_LVT_BITS,
-}
-_X2APIC_READABLE: Final = frozenset(
-    [
-        a.APIC_ID,
-        a.APIC_LVR,
-        a.APIC_TASKPRI,
-        a.APIC_PROCPRI,
-        a.APIC_LDR,
-        a.APIC_SPIV,
-        a.APIC_ESR,
-        a.APIC_ICR,
-        a.APIC_CMCI,
-        *LVT_REGISTERS,
-        a.APIC_TMICT,
-        a.APIC_TMCCT,
-        a.APIC_TDCR,
-        *(base + 0x10 * i for base in (a.APIC_ISR, a.APIC_TMR, a.APIC_IRR) for i in range(8)),
-    ]
-)
-
 
 def x2apic_ldr_from_id(apic_id: int) -> int:
     """The logical id that x2APIC mode fixes: cluster in the upper half, one bit in the lower."""
@@ -233,7 +169,7 @@ class LocalApic:
         self.tpr = 0
         self.esr = self.esr_pending = 0
         self.svr = 0xFF
-        self.lvt = dict.fromkeys(LVT_REGISTERS, a.APIC_LVT_MASKED)
+        self.lvt = dict.fromkeys(a.LVT_REGISTERS, a.APIC_LVT_MASKED)
         self.tmict = 0
         self.tdcr = 0
         self.tsc_deadline = 0
@@ -275,7 +211,7 @@ class LocalApic:
             esr_pending=self.esr_pending,
             icr=self.icr,
             icr2=self.icr2,
-            lvt=tuple(self.lvt[reg] for reg in LVT_REGISTERS),
+            lvt=tuple(self.lvt[reg] for reg in a.LVT_REGISTERS),
             tmict=self.tmict,
             tdcr=self.tdcr,
             tsc_deadline=self.tsc_deadline,
@@ -295,7 +231,7 @@ class LocalApic:
             raise ValueError(f"local APIC record is of vCPU {record.vcpu_id}, not {self.vcpu_id}")
         if record.apic_base & a.APIC_BASE_EXTD and not record.apic_base & a.APIC_BASE_ENABLE:
             raise ValueError("local APIC record has x2APIC mode without the enable bit")
-        if len(record.lvt) != len(LVT_REGISTERS):
+        if len(record.lvt) != len(a.LVT_REGISTERS):
             raise ValueError(f"local APIC record has {len(record.lvt)} LVT entries")
         self.apic_base = record.apic_base
         self.id = record.id
@@ -307,7 +243,7 @@ class LocalApic:
         self.esr_pending = record.esr_pending
         self.icr = record.icr
         self.icr2 = record.icr2
-        self.lvt = dict(zip(LVT_REGISTERS, record.lvt, strict=True))
+        self.lvt = dict(zip(a.LVT_REGISTERS, record.lvt, strict=True))
         self.tmict = record.tmict
         self.tdcr = record.tdcr
         self.tsc_deadline = record.tsc_deadline
@@ -586,7 +522,7 @@ class LocalApic:
         was_disabled = self.sw_disabled
         self.svr = value & 0x3FF
         if self.sw_disabled:
-            for register in LVT_REGISTERS:
+            for register in a.LVT_REGISTERS:
                 self.lvt[register] |= a.APIC_LVT_MASKED
         elif was_disabled:
             self._effects.lapic_enabled()
@@ -606,7 +542,7 @@ class LocalApic:
                 self._update_timer(mode, timer_divisor(self.tdcr), restart=False)
         if self.sw_disabled:
             value |= a.APIC_LVT_MASKED
-        self.lvt[register] = value & _LVT_BITS[register]
+        self.lvt[register] = value & a.LVT_BITS[register]
 
     def _ipi(self, icr_low: int, dest: int) -> None:
         if icr_low & a.APIC_VECTOR_MASK < 16 and icr_low & a.APIC_MODE_MASK in (
@@ -653,7 +589,7 @@ class LocalApic:
     def read_x2apic(self, msr: int) -> int | None:
         """RDMSR of MSR_X2APIC_FIRST..LAST; None: #GP."""
         offset = (msr - a.MSR_X2APIC_FIRST) << 4
-        if not self.x2apic_mode or offset not in _X2APIC_READABLE:
+        if not self.x2apic_mode or offset not in a.X2APIC_READABLE:
             return None
         value = self.read_register(offset)
         return value | self.icr2 << 32 if offset == a.APIC_ICR else value
@@ -663,7 +599,7 @@ class LocalApic:
         offset = (msr - a.MSR_X2APIC_FIRST) << 4
         if not self.x2apic_mode:
             return False
-        writable = _X2APIC_WRITABLE.get(offset)
+        writable = a.X2APIC_WRITABLE.get(offset)
         if writable is None or value & ~writable:
             return False
         if offset == a.APIC_ICR:
