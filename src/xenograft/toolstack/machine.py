@@ -346,8 +346,12 @@ class Machine:
         self, built: BuiltGuest, config: DomainConfig, *, paused: bool = False
     ) -> Domain:
         """A guest that was built already; of `config` its name, UUID, CPUID and limits count."""
-        from xenograft.arch.x86.cpuid.parse import parse
+        from xenograft.arch.x86.cpuid.parse import CpuidSyntaxError, parse
 
+        try:
+            edits = parse(config.cpuid) if config.cpuid is not None else ()
+        except CpuidSyntaxError as error:
+            raise UserError(str(error)) from None
         if any(domain.name == config.name for domain in self._domains):
             raise UserError(f"name: there is a domain {config.name!r} already; give another name")
         identity = uuids.UUID(config.uuid) if config.uuid else uuids.uuid5(_UUIDS, config.name)
@@ -356,7 +360,7 @@ class Machine:
             built,
             name=config.name,
             uuid=identity.bytes,
-            cpuid=parse(config.cpuid) if config.cpuid is not None else (),
+            cpuid=edits,
             max_event_channels=config.max_event_channels,
             max_pages=None if config.maxmem is None else config.maxmem << 8,
         )
