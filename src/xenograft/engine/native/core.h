@@ -111,6 +111,8 @@ struct engine {
     struct space *space;
     struct memory *memory;
     struct vcpu *vcpus, *current;
+    void *first_cpu, *further[MAX_CPUS];
+    uint32_t cpus;
     void *spares[MAX_CPUS]; /* CPUs of the engine that no vCPU uses */
     uint32_t spare;
     uint8_t *code;         /* bitmap: frames with translations here */
@@ -124,6 +126,8 @@ struct engine {
 struct engine *engine_open(struct space *s, char *error, size_t size);
 void engine_close(struct engine *e);
 void engine_catch_up(struct engine *e);
+/* One more CPU of the engine, or NULL. */
+void *engine_further_cpu(struct engine *e);
 void engine_queue(struct engine *e, uint64_t mfn);
 void engine_mark_code(struct engine *e, uint64_t mfn);
 
@@ -219,7 +223,6 @@ _Noreturn void vcpu_leave(struct vcpu *v, int reason, uintptr_t retaddr);
 int64_t monotonic_ns(void);
 bool canonical(uint64_t address);
 
-extern __thread bool xg_further_cpu __attribute__((tls_model("initial-exec")));
 extern __thread struct vcpu *xg_current __attribute__((tls_model("initial-exec")));
 const char *selfcheck(struct engine *e);
 

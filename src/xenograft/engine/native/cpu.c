@@ -507,17 +507,7 @@ static PyObject *cpu_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!v)
         return NULL;
     struct engine *e = s->engine;
-    void *first = UC_CPU(e->uc);
-    if (!e->vcpus && !e->spare) {
-        v->cs = first;
-    } else if (e->spare) {
-        v->cs = e->spares[--e->spare];
-    } else {
-        xg_further_cpu = true;
-        v->cs = NAME(cpu_x86_init)(e->uc);
-        xg_further_cpu = false;
-        UC_CPU(e->uc) = first;
-    }
+    v->cs = e->spare ? e->spares[--e->spare] : engine_further_cpu(e);
     if (!v->cs) {
         Py_TYPE(v)->tp_free((PyObject *)v);
         return PyErr_NoMemory();

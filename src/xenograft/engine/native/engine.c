@@ -55,8 +55,39 @@ static void *anonymous(size_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/*
+ * The engine knows one CPU; further ones are copies of it.  Pointers into the CPU itself (its
+ * registers, empty lists) move along, all else is shared, and each has a TLB of its own.
+ */
+void *engine_further_cpu(struct engine *e)
+{
+    if (e->cpus == MAX_CPUS)
+        return NULL;
+    uint64_t *copy = aligned_alloc(64, (CPU_SIZE + 63) & ~63ul);
+    if (!copy)
+        return NULL;
+    uintptr_t from = (uintptr_t)e->first_cpu;
+    memcpy(copy, e->first_cpu, CPU_SIZE);
+    for (size_t i = 0; i < CPU_SIZE / sizeof(*copy); i++)
+        if (copy[i] >= from && copy[i] < from + CPU_SIZE)
+            copy[i] += (uintptr_t)copy - from;
+    memset(CPU_TB_JMP_CACHE(copy), 0, TB_JMP_CACHE_BYTES);
+    NAME(tlb_init)(copy);
+    e->further[e->cpus++] = copy;
+    return copy;
+}
+
 static void engine_free(struct engine *e)
 {
+    if (e->first_cpu)
+        UC_CPU(e->uc) = e->first_cpu;
+    for (uint32_t i = 0; i < e->cpus; i++) {
+        for (int mode = 0; mode < MMU_MODES; mode++) {
+            free(CPU_TLB_TABLE(e->further[i], mode));
+            free(CPU_TLB_IOTLB(e->further[i], mode));
+        }
+        free(e->further[i]);
+    }
     if (e->uc)
         uc_close(e->uc);
     if (e->icount)
@@ -98,6 +129,8 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
         engine_free(e);
         return NULL;
     }
+    e->first_cpu = UC_CPU(e->uc);
+    e->spares[e->spare++] = e->first_cpu;
     /* #UD would go to another kind of hook; we decode it with the others. */
     UC_STOP_INTERRUPT(e->uc) = NULL;
     pthread_mutex_lock(&m->lock);

@@ -35,6 +35,10 @@
 #define CPU_EXCEPTION_INDEX(cs) AT(int32_t, cs, 33184)
 #define CPU_UC(cs) AT(void *, cs, 33192)
 #define CPU_TO_ENV 35408
+#define CPU_SIZE 42976
+#define CPU_TLB_TABLE(cs, mode) AT(void *, cs, 35352 + 16 * (mode))
+#define CPU_TLB_IOTLB(cs, mode) AT(void *, cs, 33936 + 696 * (mode))
+#define MMU_MODES 3
 
 /* TranslationBlock */
 #define TB_ICOUNT(tb) AT(uint16_t, tb, 22)

@@ -572,14 +572,3 @@ void NAME(helper_pause)(void *env, int next_eip_addend)
     CPU_EXCEPTION_INDEX(v->cs) = -1;
     NAME(cpu_loop_exit)(v->cs);
 }
-
-/* A second CPU of the same engine must not partition its code buffer again. */
-__thread bool xg_further_cpu __attribute__((tls_model("initial-exec")));
-
-void NAME(qemu_init_vcpu)(void *cs);
-void NAME(qemu_init_vcpu)(void *cs)
-{
-    if (!xg_further_cpu)
-        NAME(real_qemu_init_vcpu)(cs);
-    CPU_CREATED(cs) = 1;
-}

@@ -30,7 +30,7 @@ const char *uc_strerror(int code);
 
 /* called as they are */
 int NAME(cpu_exec)(void *uc, void *cs);
-void *NAME(cpu_x86_init)(void *uc);
+void NAME(tlb_init)(void *cs);
 _Noreturn void NAME(cpu_loop_exit)(void *cs);
 bool NAME(cpu_restore_state)(void *cs, uintptr_t pc, bool will_exit);
 void NAME(tlb_flush)(void *cs);
@@ -67,7 +67,6 @@ void NAME(real_tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t sta
                                              uintptr_t retaddr);
 void NAME(real_translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
 void NAME(real_tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
-void NAME(real_qemu_init_vcpu)(void *cs);
 uint64_t NAME(real_helper_read_crN)(void *env, int reg);
 void NAME(real_helper_write_crN)(void *env, int reg, uint64_t value);
 void NAME(real_helper_raise_interrupt)(void *env, int vector, int next_eip_addend);
