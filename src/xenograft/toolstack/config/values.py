@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -46,6 +45,8 @@ def size_mib(text: str | int, what: str = "memory") -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word most like `word`, or ""."""
+    import difflib  # only a mistake pays for importing it
+
     found = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""
 
