@@ -161,6 +161,11 @@ static void read_line(char *line, size_t size)
 
         if (c == '\r' || c == '\n')
             break;
+        if (c == 4 && !n) { /* Ctrl-D: the end of what is typed */
+            memcpy(line, "halt", 5);
+            print("\n");
+            return;
+        }
         if ((c == 8 || c == 127) && n) {
             n--;
             print("\b \b");
