@@ -181,6 +181,34 @@ def test_low_rsdp_gives_way_to_the_kernel() -> None:
     assert guest.acpi.rsdp_address > 0xFC000000
 
 
+SEGMENT = st.tuples(
+    st.integers(0, 0x1200).map(lambda page: page << 8),
+    st.binary(min_size=1, max_size=64),
+    st.integers(64, 0x20000),
+)
+NOTES = st.lists(
+    st.sampled_from([note(6, "linux"), note(16, 1), note(17, 0x8000), note(10, "dom0")])
+)
+
+
+@given(
+    st.lists(SEGMENT, min_size=1, max_size=3),
+    NOTES,
+    st.lists(st.integers(0, 0x100000), max_size=3),
+    st.integers(1, 0x300),
+)
+def test_any_kernel_is_placed_or_refused(
+    segments: list[tuple[int, bytes, int]], notes: list[Note], sizes: list[int], pages: int
+) -> None:
+    image = elf(segments, [*notes, note(18, segments[0][0])])
+    modules = [Module(b"m" * size) for size in sizes]
+    try:
+        guest = build_pvh(image, memory=pages << 12, modules=modules, cmdline="x")
+    except UserError:
+        return
+    check(guest)
+
+
 def test_gzip_modules_are_unpacked_as_by_xen() -> None:
     plain = b"070701" + bytes(5000)
     packed = gzip.compress(plain)

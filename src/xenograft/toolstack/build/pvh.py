@@ -146,13 +146,13 @@ def build_pvh(
 
 
 def _low_rsdp(kernel: Kernel) -> bool:
-    """Whether the RSDP has to lie below 1 MiB (libxl__dom_load_acpi)."""
+    """Whether the RSDP has to lie below 1 MiB (libxl__dom_load_acpi).
+
+    Not if the kernel is down there, since then other things of ours may be too.
+    """
     linux = kernel.notes.text("GUEST_OS") == "linux"
-    overlaps = any(
-        segment.paddr < LOW_RSDP_ADDRESS + RSDP_SIZE and segment.end > LOW_RSDP_ADDRESS
-        for segment in kernel.elf.segments
-    )
-    return linux and "linux_rsdp_unrestricted" not in kernel.notes.supported and not overlaps
+    free = kernel.elf.start >= LOW_RSDP_ADDRESS + RSDP_SIZE
+    return linux and free and "linux_rsdp_unrestricted" not in kernel.notes.supported
 
 
 def _kernel_loads(kernel: Kernel) -> list[Load]:
