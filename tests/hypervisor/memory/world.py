@@ -47,9 +47,12 @@ class Dom:
             self.pool,
             self.space,
             translated=kind.is_hvm_type,
-            crash=self.crashes.append,
+            crash=self.crash,
         )
         self.grants = GrantTable(cast(Any, self))
+
+    def crash(self, reason: str) -> None:
+        self.crashes.append(reason)
 
     def write(self, gfn: int, offset: int, data: bytes) -> None:
         self.space.write(gfn << PAGE_SHIFT | offset, data)
