@@ -59,7 +59,7 @@ def default_cache() -> KernelCache:
 
 
 def check_buildable(config: DomainConfig) -> None:
-    """Raises UserError for what a configuration may say but nobody can do yet."""
+    """Raises UserError for what a configuration may ask for and no part here provides."""
     if config.type != "pvh":
         raise UserError(f'type="{config.type}": only PVH guests can be built; use --type pvh')
     if config.kernel is None:

@@ -148,6 +148,7 @@ def _facs() -> bytes:
 
 
 def _madt(vcpus: int, online: int) -> bytes:
+    # 128 vCPUs have IDs up to 254, which local APIC entries can hold: no x2APIC entries.
     entries = []
     for vcpu in range(vcpus):
         flags = _LAPIC_ENABLED if vcpu < online else 0
