@@ -10,6 +10,7 @@ counted in the machine's time, so that runs on the virtual clock repeat.
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 CTRL_D = b"\x04"
 ENOUGH = 64 << 10
 """Bytes that may wait for the guest before no more is read from the host."""
+
+READ_AHEAD = 0.5
+"""Seconds of silence after which a pipe counts as silent, on the virtual clock."""
 
 FIRST_NS = 100_000_000
 LONGEST_NS = 3_000_000_000
@@ -50,9 +54,7 @@ class Feeder:
         domain.console.backend.served.append(self._pump)
         domain.console.on_output(self._wrote)
         if not self._terminal.interactive and self._virtual:
-            # What arrives while the guest runs would arrive at another time in another run.
-            while not self._terminal.input_ended:
-                self._read()
+            self._read_ahead()
         self._pump()
 
     def detach(self) -> None:
@@ -63,6 +65,17 @@ class Feeder:
         self._timer = None
 
     # -- reading -------------------------------------------------------------------------
+    def _read_ahead(self) -> None:
+        """Read what a pipe holds or will soon hold, before the guest runs.
+
+        What arrives while it runs arrives at another virtual time in another run.  A pipe that
+        stays silent is no reason to wait for ever.
+        """
+        while not self._terminal.input_ended and not self._full():
+            if not select.select([self._terminal.input_fd], [], [], READ_AHEAD)[0]:
+                return
+            self._read()
+
     def _pump(self) -> None:
         """Go on reading, or stop, as the guest's appetite says."""
         domain, terminal = self._domain, self._terminal
