@@ -401,6 +401,11 @@ class Union(_Base):
             return rest
         return (data + rest[len(data) :]).ljust(size, b"\0")
 
+    @property
+    def layout_bits(self) -> int:
+        """The layout that the union's bytes are in (64 if it never had any)."""
+        return self._raw_bits or 64
+
     def active(self) -> str | None:
         """The member that was looked at or set last."""
         return self._active
