@@ -410,6 +410,8 @@ class FakeCpu:
         self._vector = -1
         self._taken = -1
         self._nmi = False
+        self._injections: list[tuple[int, int, int]] = []
+        self._tsc = (True, 1_000_000, 0)
         self._line: tuple[int, int] | None = None
         self._pending: Exit | None = None
         self._again: Exit | None = None
@@ -586,19 +588,21 @@ class FakeCpu:
     def _enter_interrupts(self) -> None:
         if self._nmi:
             self._nmi = False
-            self._enter(2)
+            self._enter(2, 2)
         shadow, self.shadow = self.shadow, False
         if shadow or not self.get("rflags") & RFLAGS_IF:
             return
         vector = self._line_vector()
-        if vector == -1:
+        from_line = vector != -1
+        if not from_line:
             vector, self._vector = self._vector, -1
         if vector != -1:
             self._taken = vector
-            self._enter(vector)
+            self._enter(vector, int(from_line))
 
-    def _enter(self, vector: int) -> None:
+    def _enter(self, vector: int, kind: int) -> None:
         self.entered.append(vector)
+        self._injections.append((self._count, vector, kind))
         before = bool(self.get("rflags") & RFLAGS_IF)
         self._set_if(False)
         if self.on_interrupt is not None:
@@ -630,6 +634,11 @@ class FakeCpu:
     def set_nmi(self) -> None:
         self.calls.append(("set_nmi", ()))
         self._nmi = True
+
+    def injections(self) -> list[tuple[int, int, int]]:
+        """What entered since the last call: (instructions, vector, kind)."""
+        injections, self._injections = self._injections[-64:], []
+        return injections
 
     def interruptible(self) -> bool:
         return bool(self.get("rflags") & RFLAGS_IF) and not self.shadow and self._pending is None
@@ -689,6 +698,16 @@ class FakeCpu:
 
     def set_tsc(self, virtual: bool, khz: int, offset: int) -> None:
         self.calls.append(("set_tsc", (int(virtual), khz, offset)))
+        self._tsc = (virtual, khz, offset)
+
+    def tsc(self) -> int:
+        """RDTSC; a fake has no host time, so that it's that of `instructions` in any case."""
+        _, khz, offset = self._tsc
+        return self._count * khz // 1_000_000 + offset & (1 << 64) - 1
+
+    def pause_exits(self, every: int, /) -> None:
+        """Recorded only: a script's PAUSE always exits."""
+        self.calls.append(("pause_exits", (every,)))
 
     def close(self) -> None:
         self.closed = True
