@@ -113,8 +113,10 @@ def test_input_into_an_unwritable_page_is_read_once(guest: Bench) -> None:
     assert guest.space.read(DATA, 4) == bytes.fromhex("44332211")
 
 
-@pytest.mark.parametrize(("suffix", "register", "size"),
-                         [("b", "%al", 1), ("w", "%ax", 2), ("l", "%eax", 4), ("q", "%rax", 8)])  # fmt: skip
+SIZES = [("b", "%al", 1), ("w", "%ax", 2), ("l", "%eax", 4), ("q", "%rax", 8)]
+
+
+@pytest.mark.parametrize(("suffix", "register", "size"), SIZES)
 def test_mmio_of_each_size(guest: Bench, suffix: str, register: str, size: int) -> None:
     value = 0x8877665544332211 & ((1 << 8 * size) - 1)
     guest.load(f"mov ${APIC},%rbx; xor %eax,%eax; mov{suffix} 0x20(%rbx),{register}\n"

@@ -43,7 +43,7 @@ def call_function(guest: Bench) -> int:
     return guest.cpu.get("rax")
 
 
-# -- permissions -----------------------------------------------------------------------------------
+# -- permissions
 
 
 def test_write_to_a_read_only_page_exits_and_restarts(guest: Bench) -> None:
@@ -110,7 +110,7 @@ def test_guest_virtual_access_follows_the_page_tables(guest: Bench) -> None:
     assert guest.cpu.translate(DATA + 5) == ALIAS + 5
 
 
-# -- code that changes ------------------------------------------------------------------------------
+# -- code that changes
 
 
 def test_code_rewritten_by_itself(guest: Bench) -> None:
@@ -208,7 +208,7 @@ def test_code_rewritten_by_another_space() -> None:
             guest.memory.put_ref(mfn)
 
 
-# -- copy on write -----------------------------------------------------------------------------------
+# -- copy on write
 
 
 def test_copy_on_write_gives_the_writer_its_own_frame(guest: Bench) -> None:
@@ -248,7 +248,7 @@ def test_copy_on_write_of_running_code(guest: Bench) -> None:
     assert guest.memory.read(mfn << 12, 2) == b"\xb8\x01"
 
 
-# -- dirty logging -----------------------------------------------------------------------------------
+# -- dirty logging
 
 
 def test_dirty_log_holds_what_the_guest_stored(guest: Bench) -> None:
@@ -265,7 +265,7 @@ def test_dirty_log_holds_what_the_guest_stored(guest: Bench) -> None:
     assert guest.memory.dirty_frames() == []
 
 
-# -- life --------------------------------------------------------------------------------------------
+# -- life
 
 
 def test_frames_come_back_zeroed(guest: Bench) -> None:

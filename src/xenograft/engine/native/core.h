@@ -93,18 +93,15 @@ uint8_t *space_host(struct space *s, uint64_t gpa, bool write);
 
 /* -- engines: one per space ----------------------------------------------------------- */
 
-#define BLOCK_CAPACITY (1u << 19)
 #define INVALIDATE_QUEUE 64
 #define MAX_CPUS 512
 
 struct engine {
     /* read at the start of every translated block */
     uint64_t count, limit;
-    uint16_t *icount;      /* instructions of block x */
     /* the rest is colder */
-    uint8_t *single;       /* block x must not be left at its start */
-    uint32_t next_block, this_block;
-    bool patch_block;
+    bool patch_block, single_block; /* the block being translated */
+    void *icount_op;
     uint64_t hard_limit;
     int64_t deadline;
     void *uc;

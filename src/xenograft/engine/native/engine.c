@@ -90,10 +90,6 @@ static void engine_free(struct engine *e)
     }
     if (e->uc)
         uc_close(e->uc);
-    if (e->icount)
-        munmap(e->icount, BLOCK_CAPACITY * sizeof(uint16_t));
-    if (e->single)
-        munmap(e->single, BLOCK_CAPACITY);
     if (e->code)
         munmap(e->code, e->memory->frames / 8 + 1);
     free(e);
@@ -109,11 +105,9 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
     const char *reason = NULL;
     e->space = s;
     e->memory = m;
-    e->icount = anonymous(BLOCK_CAPACITY * sizeof(uint16_t));
-    e->single = anonymous(BLOCK_CAPACITY);
     e->code = anonymous(m->frames / 8 + 1);
     int rc = uc_open(UC_ARCH_X86, UC_MODE_64, &e->uc);
-    if (!e->icount || !e->single || !e->code)
+    if (!e->code)
         reason = "out of memory";
     else if (rc || (rc = uc_ctl(e->uc, UC_CTL_WRITE_1(UC_CTL_CPU_MODEL), UC_CPU_X86_EPYC_ROME)) ||
              (rc = uc_ctl(e->uc, UC_CTL_WRITE_1(UC_CTL_TCG_BUFFER_SIZE), CODE_BUFFER)) ||

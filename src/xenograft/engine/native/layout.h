@@ -45,6 +45,12 @@
 #define TB_CFLAGS(tb) AT(uint32_t, tb, 24)
 #define TB_PAGE_ADDR(tb, n) AT(uint64_t, tb, 72 + 8 * (n))
 
+/* The translator's intermediate operations */
+#define OP_ARG(op, n) AT(uint64_t, op, 24 + 8 * (n))
+#define LABEL_PRESENT(label) AT(uint32_t, label, 0)
+enum { OP_SET_LABEL = 1, OP_MOVI_I64 = 64, OP_LD_I64 = 73, OP_ST_I64 = 77, OP_ADD_I64 = 78 };
+enum { TYPE_I64 = 1, COND_LTU = 4 };
+
 /* CPUX86State ("env") */
 #define ENV_REGS(env, n) AT(uint64_t, env, 8 * (n))
 #define ENV_EIP(env) AT(uint64_t, env, 128)

@@ -6,6 +6,7 @@
 #include "core.h"
 #include "qemu.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #define SLOW_STORES 32 /* stores to a code page before its translations are given up */
@@ -154,13 +155,19 @@ void *NAME(tb_gen_code)(void *cs, uint64_t pc, uint64_t cs_base, uint32_t flags,
     return tb;
 }
 
+/* The engine would look through the whole TLB for each block; engine_mark_code does once a page. */
+void NAME(tlb_reset_dirty_by_vaddr)(void *cs, uint64_t start, uint64_t length);
+void NAME(tlb_reset_dirty_by_vaddr)(void *cs, uint64_t start, uint64_t length)
+{
+    (void)cs, (void)start, (void)length;
+}
+
 void NAME(tb_flush)(void *cs)
 {
     NAME(real_tb_flush)(cs);
     if (!xg_current) /* the engine is being closed */
         return;
     struct engine *e = xg_current->engine;
-    e->next_block = 0;
     /* The engine cleared the jump cache of one CPU; the others' point into freed blocks. */
     for (struct vcpu *v = e->vcpus; v; v = v->next)
         memset(CPU_TB_JMP_CACHE(v->cs), 0, TB_JMP_CACHE_BYTES);
@@ -210,19 +217,59 @@ void NAME(tlb_set_dirty)(void *cs, uint64_t vaddr)
 
 /* -- counting instructions at block starts --------------------------------------------------------- */
 
-void NAME(helper_check_exit_request)(void *p, uint32_t block);
+void NAME(helper_check_exit_request)(void *p, uint32_t single);
 
 void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
 void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns)
 {
     struct engine *e = xg_current->engine;
-    /* The code buffer is flushed long before the table is full: a block takes 160 bytes. */
-    uint32_t block = e->this_block = e->next_block++ % BLOCK_CAPACITY;
-    e->single[block] = (TB_CFLAGS(tb) & CF_COUNT_MASK) != 0;
+    e->single_block = (TB_CFLAGS(tb) & CF_COUNT_MASK) != 0;
     e->patch_block = true;
+    e->icount_op = NULL;
     NAME(real_translator_loop)(ops, db, cs, tb, max_insns);
     e->patch_block = false;
-    e->icount[block] = TB_ICOUNT(tb);
+    if (e->icount_op)
+        OP_ARG(e->icount_op, 1) = TB_ICOUNT(tb);
+}
+
+/* A temporary's handle is its distance from the context. */
+static void *temporary(void *ctx, void *handle)
+{
+    return (char *)ctx + (uintptr_t)handle;
+}
+
+static void *constant(void *ctx, const void *p)
+{
+    return temporary(ctx, NAME(tcg_const_i64)(ctx, (int64_t)(uintptr_t)p));
+}
+
+/*
+ * Each block starts with: if (count < limit) goto on; call the helper; on: count += icount.
+ * The engine would call the helper each time.
+ */
+static void count_block(struct engine *e, void *ctx, void *helper, void *ret)
+{
+    void *on = NAME(gen_new_label)(ctx);
+    void *count = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    void *limit = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    uint64_t at = (uint64_t)constant(ctx, e);
+    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)count, at, offsetof(struct engine, count));
+    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)limit, at, offsetof(struct engine, limit));
+    NAME(tcg_gen_brcond_i64)(ctx, COND_LTU, (void *)((char *)count - (char *)ctx),
+                             (void *)((char *)limit - (char *)ctx), on);
+    void *args[] = {constant(ctx, e),
+                    temporary(ctx, NAME(tcg_const_i32)(ctx, e->single_block))};
+    NAME(real_tcg_gen_callN)(ctx, helper, ret, 2, args);
+    LABEL_PRESENT(on) |= 1;
+    NAME(tcg_gen_op1)(ctx, OP_SET_LABEL, (uint64_t)on);
+    at = (uint64_t)constant(ctx, e);
+    void *icount = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    e->icount_op = NAME(tcg_emit_op)(ctx, OP_MOVI_I64);
+    OP_ARG(e->icount_op, 0) = (uint64_t)icount;
+    OP_ARG(e->icount_op, 1) = 0; /* known when the block is translated */
+    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)count, at, offsetof(struct engine, count));
+    NAME(tcg_gen_op3)(ctx, OP_ADD_I64, (uint64_t)count, (uint64_t)count, (uint64_t)icount);
+    NAME(tcg_gen_op3)(ctx, OP_ST_I64, (uint64_t)count, at, offsetof(struct engine, count));
 }
 
 void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
@@ -230,11 +277,9 @@ void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **arg
 {
     struct vcpu *v = xg_current;
     if (func == (void *)NAME(helper_check_exit_request) && v->engine->patch_block) {
-        struct engine *e = v->engine;
-        e->patch_block = false;
-        /* A temporary's handle is its distance from the context. */
-        args[0] = (char *)ctx + (uintptr_t)NAME(tcg_const_i64)(ctx, (int64_t)(uintptr_t)e);
-        args[1] = (char *)ctx + (uintptr_t)NAME(tcg_const_i32)(ctx, (int32_t)e->this_block);
+        v->engine->patch_block = false;
+        count_block(v->engine, ctx, func, ret);
+        return;
     }
     NAME(real_tcg_gen_callN)(ctx, func, ret, nargs, args);
 }
@@ -248,25 +293,19 @@ void NAME(check_exit_request)(void *tcg_ctx)
 
 #define CLOCK_CHUNK 20000 /* instructions between looks at the clock */
 
-static __attribute__((noinline)) void at_limit(struct engine *e, uint32_t block, uintptr_t retaddr)
+/* A block is about to start, and the count has reached the limit. */
+void NAME(helper_check_exit_request)(void *p, uint32_t single)
 {
+    struct engine *e = p;
     struct vcpu *v = e->current;
     /* The engine asked for this one-instruction block and would forget it. */
-    if (e->single[block])
+    if (single)
         return;
     if (v->kicked)
-        vcpu_leave(v, EXIT_KICK, retaddr);
+        vcpu_leave(v, EXIT_KICK, RETADDR());
     if (e->count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
-        vcpu_leave(v, EXIT_BUDGET, retaddr);
+        vcpu_leave(v, EXIT_BUDGET, RETADDR());
     e->limit = e->count + CLOCK_CHUNK;
     if (e->limit > e->hard_limit)
         e->limit = e->hard_limit;
-}
-
-void NAME(helper_check_exit_request)(void *p, uint32_t block)
-{
-    struct engine *e = p;
-    if (unlikely(e->count >= e->limit))
-        at_limit(e, block, RETADDR());
-    e->count += e->icount[block];
 }

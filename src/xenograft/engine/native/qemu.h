@@ -50,6 +50,12 @@ void NAME(helper_check_iol)(void *env, uint32_t port);
 void NAME(cpu_x86_update_dr7)(void *env, uint32_t value);
 void *NAME(tcg_const_i64)(void *tcg_ctx, int64_t value);
 void *NAME(tcg_const_i32)(void *tcg_ctx, int32_t value);
+void *NAME(tcg_temp_new_internal)(void *tcg_ctx, int type, bool local);
+void *NAME(tcg_emit_op)(void *tcg_ctx, int opcode);
+void NAME(tcg_gen_op1)(void *tcg_ctx, int opcode, uint64_t a);
+void NAME(tcg_gen_op3)(void *tcg_ctx, int opcode, uint64_t a, uint64_t b, uint64_t c);
+void NAME(tcg_gen_brcond_i64)(void *tcg_ctx, int condition, void *a, void *b, void *label);
+void *NAME(gen_new_label)(void *tcg_ctx);
 void *NAME(find_memory_mapping)(void *uc, uint64_t address);
 
 /* replaced (mmu.c, overrides.c) */
