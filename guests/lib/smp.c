@@ -77,8 +77,9 @@ static void delay(u64 tsc_ticks)
 {
     u64 start = rdtsc();
 
+    /* No PAUSE: where it lets other CPUs run, and they spin too, time would hardly pass. */
     while (rdtsc() - start < tsc_ticks)
-        pause();
+        ;
 }
 
 bool start_cpu(u32 apic_id)

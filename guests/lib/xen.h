@@ -30,6 +30,7 @@
 #define EPERM 1
 #define ENOENT 2
 #define ESRCH 3
+#define ENXIO 6
 #define E2BIG 7
 #define ENOMEM 12
 #define EACCES 13
