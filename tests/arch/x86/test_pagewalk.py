@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -192,7 +193,7 @@ WRITE, USER, FETCH, PRESENT = pw.PFEC_write, pw.PFEC_user, pw.PFEC_insn, pw.PFEC
     ],
 )
 def test_rights(
-    leaf: int, change: dict[str, int], access: Access, user: bool, code: int | None
+    leaf: int, change: dict[str, Any], access: Access, user: bool, code: int | None
 ) -> None:
     result = walk(long_mode(leaf).read_u64, LONG._replace(**change), 0, access, user)
     assert result.error_code == code

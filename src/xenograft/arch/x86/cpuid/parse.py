@@ -53,6 +53,16 @@ _UNKNOWN_BITS: Final[dict[str, tuple[int, int, int, int]]] = {
 }
 
 
+KNOWN_LEAVES: Final = (
+    range(0x0, 0x17),
+    range(0x40000000, 0x40000001),
+    range(0x80000000, 0x80000022),
+)
+"""Leaves that a line of xend's syntax may name."""
+SUBLEAF_LEAVES: Final = (0x4, 0x7, 0xD)
+"""Those of which a sub-leaf must be named."""
+
+
 class CpuidSyntaxError(ValueError):
     """A `cpuid=` option that can't be read; the text is one line for the user."""
 
@@ -149,6 +159,10 @@ def parse_xend(line: str) -> list[Edit]:
     if len(numbers) > 2 or not all(0 <= number < 1 << 32 for number in numbers):
         raise CpuidSyntaxError(f'cpuid: "{head}" is no leaf, or leaf,subleaf')
     leaf, subleaf = numbers[0], numbers[1] if len(numbers) == 2 else -1
+    if leaf in SUBLEAF_LEAVES and subleaf < 0:
+        raise CpuidSyntaxError(f"cpuid: leaf {leaf:#x} has sub-leaves; write {leaf:#x},0:…")
+    if not any(leaf in known for known in KNOWN_LEAVES):
+        raise CpuidSyntaxError(f"cpuid: guests have no leaf {leaf:#x}")
     edits = []
     for item in registers.split(","):
         name, _, bits = (part.strip() for part in item.partition("="))
