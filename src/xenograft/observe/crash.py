@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of a guest that crashed, as text for the person who has to find out why.
 
-`CrashReporter` keeps the last hypercalls in a ring (a comparison or an append per call), and writes the report
-when a domain shuts down for a reason that isn't its wish.  The report is pure reading: the
-guest's state stays as it was.
+`CrashReporter` keeps the last hypercalls in a ring (a comparison or an append per call), and
+writes the report when a domain shuts down for a reason that isn't its wish.  The report is pure
+reading: the guest's state stays as it was.
 """
 
 from __future__ import annotations
