@@ -597,6 +597,14 @@ def test_a_tsc_deadline_in_the_past_fires_at_once(apic: LocalApic, effects: Effe
     assert apic.read_tsc_deadline() == 0
 
 
+def test_the_furthest_tsc_deadline_stays_a_time(apic: LocalApic, effects: Effects) -> None:
+    apic.write_register(a.APIC_LVTT, a.APIC_TIMER_MODE_TSC_DEADLINE | 0x40)
+    apic.write_tsc_deadline(2**64 - 1)
+    assert apic.read_tsc_deadline() == 2**64 - 1
+    assert effects.deadline is not None
+    assert effects.deadline < 1 << 63
+
+
 def test_a_tsc_deadline_of_zero_disarms(apic: LocalApic, effects: Effects) -> None:
     apic.write_register(a.APIC_LVTT, a.APIC_TIMER_MODE_TSC_DEADLINE | 0x40)
     apic.write_tsc_deadline(effects.lapic_guest_tsc() + 10_000)

@@ -30,6 +30,10 @@ MIN_PERIOD_NS: Final = 100_000
 """The shortest period of a periodic timer: Xen (hvm/vpt.c) slows faster ones down to this."""
 
 
+MAX_DELAY_NS: Final = 1 << 62
+"""A deadline further off than this (146 years) is taken as this: times stay below 2**63."""
+
+
 def x2apic_ldr_from_id(apic_id: int) -> int:
     """The logical id that x2APIC mode fixes: cluster in the upper half, one bit in the lower."""
     return ((apic_id & ~0xF) << 12) | (1 << (apic_id & 0xF))
@@ -430,6 +434,7 @@ class LocalApic:
             return
         now = self._effects.lapic_now()
         delta = self._effects.lapic_tsc_to_ns(max(value - self._effects.lapic_guest_tsc(), 0))
+        delta = min(delta, MAX_DELAY_NS)
         self.tsc_deadline = value
         if delta > 0:
             self._run_timer(now, now + delta)
