@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of a guest that crashed, as text for the person who has to find out why.
 
-`CrashReporter` keeps the last hypercalls in a ring (a comparison or an append per call), and
+`CrashReporter` keeps the last hypercalls in a ring (an append per call), and
 writes the report when a domain shuts down for a reason that isn't its wish.  The report is pure
 reading: the guest's state stays as it was.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xenograft.abi.sched import SHUTDOWN_NAMES, SHUTDOWN_crash, SHUTDOWN_watchdog
 from xenograft.arch.x86.pagewalk import Access, Paging, Walk, walk
@@ -20,7 +19,6 @@ from xenograft.arch.x86.pvh import ATTR_DB, ATTR_L
 from xenograft.arch.x86.registers import EFER_LMA, X86_CR0_PE, X86_EFLAGS_AC, is_canonical
 from xenograft.engine.protocol import AccessError
 from xenograft.observe import show
-from xenograft.observe.decode import Decoder, nothing
 from xenograft.observe.symbols import Symbols, find_symbols
 
 if TYPE_CHECKING:
@@ -29,8 +27,10 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.hypervisor.vcpu import Vcpu
 
+RING = 512
+"""How many hypercalls are kept."""
 LAST_HYPERCALLS = 16
-"""How many runs of the same hypercall are kept."""
+"""How many lines of them are shown; the same call several times in a row is one line."""
 VMCALL = bytes.fromhex("0f01c1")
 VMMCALL = bytes.fromhex("0f01d9")
 ARGUMENTS_64 = ("rdi", "rsi", "rdx", "r10", "r8")
@@ -42,21 +42,8 @@ CODE_BEFORE = 6
 CODE_AFTER = 6
 MAX_INSTRUCTION = 15
 
+_Call = tuple[int, int, int, int, tuple[int, ...], int]
 Name = Callable[[int], str]
-
-
-@dataclass(slots=True)
-class _Run:
-    """The same call, by number, first argument and result, several times in a row."""
-
-    first: int
-    domid: int
-    vcpu: int
-    number: int
-    args: tuple[int, ...]
-    result: int
-    count: int = 1
-    last: int = 0
 
 
 class CrashReporter:
@@ -65,29 +52,15 @@ class CrashReporter:
     def __init__(self, hypervisor: Hypervisor, kernel: Path | None = None) -> None:
         self._hypervisor = hypervisor
         self._kernel = kernel
-        self._calls: deque[_Run] = deque(maxlen=LAST_HYPERCALLS)
-        self._run = _Run(0, -1, -1, -1, (0,), 0)
+        self._calls: deque[_Call] = deque(maxlen=RING)
         self._watched: set[int] = set()
         self._symbols: Symbols | None = None
         self._looked = False
 
     # -- hooks -------------------------------------------------------------------------------
-    def hypercall_exit(
-        self, time: int, domid: int, vcpu: int, number: int, args: tuple[int, ...], result: int
-    ) -> None:
-        run = self._run
-        if (
-            run.number == number
-            and run.vcpu == vcpu
-            and run.domid == domid
-            and run.args[0] == args[0]
-            and run.result == result
-        ):
-            run.count += 1
-            run.last = time
-        else:
-            self._run = run = _Run(time, domid, vcpu, number, args, result)
-            self._calls.append(run)
+    def hypercall_exit(self, *call: Any) -> None:
+        # This runs for every hypercall of every guest: nothing but an append.
+        self._calls.append(call)
 
     def domain_state(self, time: int, domid: int, state: str) -> None:
         if state == "created":
@@ -149,9 +122,9 @@ class CrashReporter:
         running = self._hypervisor.running
         if running is not None and running.domain is domain:
             return running
-        for run in reversed(self._calls):
-            if run.domid == domain.domid and 0 <= run.vcpu < len(domain.vcpus):
-                return domain.vcpus[run.vcpu]
+        for _, domid, vcpu, *_ in reversed(self._calls):
+            if domid == domain.domid and 0 <= vcpu < len(domain.vcpus):
+                return domain.vcpus[vcpu]
         return next((vcpu for vcpu in domain.vcpus if vcpu.cpu is not None), None)
 
     def name(self, address: int) -> str:
@@ -161,18 +134,28 @@ class CrashReporter:
 
     def last_hypercalls(self, domain: Domain) -> list[str]:
         """The last calls of a domain; arguments as registers, since memory has moved on."""
+        from xenograft.observe.decode import Decoder, nothing
+
         decoder = Decoder()
-        lines: list[str] = []
-        for run in self._calls:
-            if run.domid != domain.domid:
+        runs: list[tuple[str, list[_Call]]] = []
+        for call in self._calls:
+            _, domid, vcpu, number, args, result = call
+            if domid != domain.domid:
                 continue
-            call = domain.vcpus[run.vcpu].call if 0 <= run.vcpu < len(domain.vcpus) else None
-            bits = 64 if call is None else call.bits
-            text = decoder.decode(run.number, run.args, bits, nothing).text()
-            line = f"{show.seconds(run.first)} {show.who(run.domid, run.vcpu)} {text}"
-            line += f" = {show.result(run.result)}"
-            if run.count > 1:
-                line += f"  ({run.count - 1} more until {show.seconds(run.last).strip()})"
+            what = f"{vcpu} {decoder.full_name(number, args)} {result}"
+            if runs and runs[-1][0] == what:
+                runs[-1][1].append(call)
+            else:
+                runs.append((what, [call]))
+        lines = []
+        for _, calls in runs[-LAST_HYPERCALLS:]:
+            time, domid, vcpu, number, args, result = calls[0]
+            record = domain.vcpus[vcpu].call if 0 <= vcpu < len(domain.vcpus) else None
+            bits = 64 if record is None else record.bits
+            text = decoder.decode(number, args, bits, nothing).text()
+            line = f"{show.seconds(time)} {show.who(domid, vcpu)} {text} = {show.result(result)}"
+            if len(calls) > 1:
+                line += f"  ({len(calls) - 1} more until {show.seconds(calls[-1][0]).strip()})"
             lines.append(line)
         return lines
 
@@ -181,6 +164,9 @@ class CrashReporter:
         if _read(cpu, linear_rip(cpu), 3) not in (VMCALL, VMMCALL):
             return []
         bits = code_bits(cpu)
+        # Only a machine whose guest crashes needs the tables of all hypercalls.
+        from xenograft.observe.decode import Decoder
+
         names = ARGUMENTS_64 if bits == 64 else ARGUMENTS_32
         args = tuple(cpu.get(name) for name in names)
         decoder = Decoder(self._hypervisor)
