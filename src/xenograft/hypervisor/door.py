@@ -51,9 +51,13 @@ class Door:
         self._selector.unregister(fd)
         self._watched -= 1
 
+    def expect(self, count: int) -> None:
+        """`count` more operations of other threads are under way that will `post` (or fewer)."""
+        self._watched += count
+
     @property
     def may_open(self) -> bool:
-        """Whether input can come without another thread's help: a descriptor is watched."""
+        """Whether input is to come: a descriptor is watched, or an operation is under way."""
         return self._watched > 0 or bool(self._posted)
 
     def serve(self, timeout: float | None = 0.0) -> bool:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The domain that back ends live in, as they see it: store, grants, events, host I/O.
+
+Everything goes through the same checks as a guest's calls would: a back end of the embedded
+domain 0 maps the pages that it was granted, and binds the ports that were left for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from xenograft.backends.ring import SharedPages
+from xenograft.backends.xenbus.work import WorkPool
+from xenograft.hypervisor.grants.host import GrantMapping, map_grant
+from xenograft.hypervisor.grants.status import GrantError
+
+if TYPE_CHECKING:
+    from xenograft.engine.protocol import MachineMemory
+    from xenograft.hypervisor.domain import Domain
+    from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.store.client import StoreClient
+
+
+class EventChannel:
+    """An event channel to another domain; `callback` is called when that one has sent."""
+
+    __slots__ = ("_host", "_open", "domid", "port", "remote_port")
+
+    def __init__(
+        self, host: BackendHost, domid: int, remote_port: int, callback: Callable[[], None]
+    ) -> None:
+        """Raises XenError if `remote_port` wasn't left unbound for us."""
+        self._host = host
+        self.domid = domid
+        self.remote_port = remote_port
+        events = host.domain.events
+        self.port = events.bind_interdomain(domid, remote_port)
+        self._open = True
+        events.attach(self.port, lambda _port: callback())
+
+    def notify(self) -> None:
+        """Send an event to the other end."""
+        if self._open:
+            self._host.domain.events.send(self.port)
+
+    def close(self) -> None:
+        """Let go of the channel; a second time does nothing."""
+        if self._open:
+            self._open = False
+            self._host.domain.events.close(self.port)
+
+
+class MappedPages(SharedPages):
+    """Granted pages, mapped until `unmap`."""
+
+    __slots__ = ("mappings",)
+
+    def __init__(self, memory: MachineMemory, mappings: Sequence[GrantMapping]) -> None:
+        super().__init__(memory, [mapping.maddr for mapping in mappings])
+        self.mappings = tuple(mappings)
+
+    def unmap(self) -> None:
+        """Let go of the pages; a second time does nothing."""
+        for mapping in self.mappings:
+            mapping.unmap()
+
+
+class BackendHost:
+    """The resources that the back ends of one domain share."""
+
+    def __init__(
+        self, hypervisor: Hypervisor, domain: Domain, store: StoreClient, work: WorkPool
+    ) -> None:
+        """`domain` is the embedded one whose services run in this process."""
+        self.hypervisor = hypervisor
+        self.domain = domain
+        self.store = store
+        self.work = work
+
+    @property
+    def domid(self) -> int:
+        return self.domain.domid
+
+    @property
+    def memory(self) -> MachineMemory:
+        return self.hypervisor.memory
+
+    def now(self) -> int:
+        """The machine's time, in ns."""
+        return self.hypervisor.clock.now()
+
+    def log(self, line: str) -> None:
+        """A line for the machine's log."""
+        self.hypervisor.log.write(line)
+
+    def map(self, domid: int, ref: int, readonly: bool = False) -> GrantMapping:
+        """Map a granted page.  Raises GrantError."""
+        return map_grant(self.domain.grants, domid, ref, readonly)
+
+    def map_pages(self, domid: int, refs: Sequence[int]) -> MappedPages:
+        """Map granted pages as one area.  Raises GrantError; then none is mapped."""
+        mappings: list[GrantMapping] = []
+        try:
+            for ref in refs:
+                mappings.append(self.map(domid, ref))
+        except GrantError:
+            for mapping in mappings:
+                mapping.unmap()
+            raise
+        return MappedPages(self.memory, mappings)
+
+    def bind(self, domid: int, port: int, callback: Callable[[], None]) -> EventChannel:
+        """Connect to a port that a domain left for us.  Raises XenError."""
+        return EventChannel(self, domid, port, callback)
