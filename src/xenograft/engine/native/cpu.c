@@ -89,11 +89,16 @@ static uint32_t mode_flags(struct vcpu *v)
     return (h & HF_CPL) | mode << 2;
 }
 
-static PyObject *cpu_run(struct vcpu *v, PyObject *args)
+static PyObject *cpu_run(struct vcpu *v, PyObject *const *args, Py_ssize_t nargs)
 {
-    unsigned long long budget;
-    long long deadline = 0;
-    if (!PyArg_ParseTuple(args, "K|L", &budget, &deadline) || !open_cpu(v))
+    if (nargs < 1 || nargs > 2)
+        return PyErr_Format(PyExc_TypeError, "run() takes a budget and a deadline");
+    unsigned long long budget = PyLong_AsUnsignedLongLong(args[0]);
+    int far = 0;
+    long long deadline = nargs > 1 ? PyLong_AsLongLongAndOverflow(args[1], &far) : 0;
+    if (far > 0)
+        deadline = INT64_MAX;
+    if (PyErr_Occurred() || !open_cpu(v))
         return NULL;
     if (v->engine->running)
         return PyErr_Format(PyExc_RuntimeError, "another CPU of this space is running");
@@ -122,10 +127,14 @@ static PyObject *cpu_run(struct vcpu *v, PyObject *args)
     return exit;
 }
 
-static PyObject *cpu_complete(struct vcpu *v, PyObject *args)
+static PyObject *cpu_complete(struct vcpu *v, PyObject *const *args, Py_ssize_t nargs)
 {
     unsigned long long value[4] = {0};
-    if (!PyArg_ParseTuple(args, "|KKKK", &value[0], &value[1], &value[2], &value[3]))
+    if (nargs > 4)
+        return PyErr_Format(PyExc_TypeError, "complete() takes up to four values");
+    for (Py_ssize_t i = 0; i < nargs; i++)
+        value[i] = PyLong_AsUnsignedLongLongMask(args[i]);
+    if (PyErr_Occurred())
         return NULL;
     if (!v->pending)
         return PyErr_Format(PyExc_RuntimeError, "no exit waits for an answer");
@@ -381,6 +390,8 @@ static PyObject *cpu_flush_tlb(struct vcpu *v, PyObject *unused)
 
 static PyObject *cpu_set_cpuid(struct vcpu *v, PyObject *table)
 {
+    if (!open_cpu(v))
+        return NULL;
     Py_ssize_t rows = PySequence_Size(table);
     struct cpuid_row *copy = rows < 0 ? NULL : calloc((size_t)rows + 1, sizeof(*copy));
     for (Py_ssize_t i = 0; copy && i < rows; i++) {
@@ -391,6 +402,9 @@ static PyObject *cpu_set_cpuid(struct vcpu *v, PyObject *table)
                                     &r->regs[2], &r->regs[3])) {
             r->subleaf_any = subleaf < 0;
             r->subleaf = (uint32_t)subleaf;
+            /* SYSENTER in 64-bit mode exists on one vendor's CPUs only. */
+            if (r->leaf == 0)
+                ENV_CPUID_VENDOR1(v->env) = r->regs[1];
         }
         Py_XDECREF(row);
         if (PyErr_Occurred()) {
@@ -567,7 +581,7 @@ PyObject *cpu_restore(struct vcpu *v, PyObject *state);
 
 #define METHOD(name, flags) {#name, (PyCFunction)(void (*)(void))cpu_##name, flags, NULL}
 static PyMethodDef methods[] = {
-    METHOD(run, METH_VARARGS), METHOD(complete, METH_VARARGS), METHOD(retry, METH_NOARGS),
+    METHOD(run, METH_FASTCALL), METHOD(complete, METH_FASTCALL), METHOD(retry, METH_NOARGS),
     METHOD(fault, METH_VARARGS | METH_KEYWORDS), METHOD(kick, METH_NOARGS),
     METHOD(instructions, METH_NOARGS), METHOD(skip, METH_O), METHOD(get, METH_O),
     METHOD(set, METH_VARARGS), METHOD(save, METH_NOARGS), METHOD(restore, METH_O),

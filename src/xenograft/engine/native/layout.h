@@ -96,6 +96,7 @@ enum { TYPE_I64 = 1, COND_LTU = 4 };
 #define ENV_EXCEPTION_NEXT_EIP(env) AT(uint64_t, env, 5392)
 #define ENV_DR(env, n) AT(uint64_t, env, 5400 + 8 * (n))
 #define ENV_OLD_EXCEPTION(env) AT(int32_t, env, 5496)
+#define ENV_CPUID_VENDOR1(env) AT(uint32_t, env, 5616)
 #define ENV_FEATURES(env, word) AT(uint64_t, env, 5632 + 8 * (word))
 
 struct segment {

@@ -305,7 +305,15 @@ void NAME(helper_check_exit_request)(void *p, uint32_t single)
         vcpu_leave(v, EXIT_KICK, RETADDR());
     if (e->count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
         vcpu_leave(v, EXIT_BUDGET, RETADDR());
+    if (v->log_pos < v->log_len)
+        return; /* an answer is about to be used */
     e->limit = e->count + CLOCK_CHUNK;
     if (e->limit > e->hard_limit)
         e->limit = e->hard_limit;
+    if (unlikely(CPU_INTERRUPT_REQUEST(v->cs))) {
+        /* An interrupt had to wait for that: back to the loop, which delivers it. */
+        NAME(cpu_restore_state)(v->cs, RETADDR(), true);
+        CPU_EXCEPTION_INDEX(v->cs) = -1;
+        NAME(cpu_loop_exit)(v->cs);
+    }
 }

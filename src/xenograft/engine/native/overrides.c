@@ -134,8 +134,10 @@ bool NAME(x86_cpu_exec_interrupt)(void *cs, int request)
     struct vcpu *v = xg_current;
     void *env = v->env;
     /* An interrupt must not enter between an exit and its answer's use. */
-    if (v->reason != EXIT_NONE || v->log_pos < v->log_len)
+    if (v->reason != EXIT_NONE || v->log_pos < v->log_len) {
+        v->engine->limit = 0; /* look again as soon as the answer is used */
         return false;
+    }
     if (request & CPU_INTERRUPT_NMI && !(ENV_HFLAGS2(env) & HF2_NMI_MASK)) {
         CPU_INTERRUPT_REQUEST(cs) &= ~CPU_INTERRUPT_NMI;
         v->nmi = false;
@@ -222,6 +224,18 @@ void NAME(helper_raise_interrupt)(void *env, int vector, int next_eip_addend)
 {
     xg_current->int_length = next_eip_addend;
     NAME(real_helper_raise_interrupt)(env, vector, next_eip_addend);
+}
+
+/*
+ * Faults on the way to a handler.  In long mode the engine counts 16 bytes a gate also in error
+ * codes (bit 1: an IDT entry), where the architecture has the vector in bits 3 to 10.
+ */
+_Noreturn void NAME(raise_exception_err)(void *env, int vector, int error);
+_Noreturn void NAME(raise_exception_err)(void *env, int vector, int error)
+{
+    if (ENV_HFLAGS(env) & HF_LMA && error & 2 && (vector == 11 || vector == VECTOR_GP))
+        error = ((error & ~2) >> 1) | 2;
+    NAME(real_raise_exception_err)(env, vector, error);
 }
 
 /* The engine's answer to a fault on the way to the double-fault handler. */

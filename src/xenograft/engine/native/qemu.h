@@ -75,6 +75,7 @@ void NAME(real_translator_loop)(const void *ops, void *db, void *cs, void *tb, i
 void NAME(real_tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
 uint64_t NAME(real_helper_read_crN)(void *env, int reg);
 void NAME(real_helper_write_crN)(void *env, int reg, uint64_t value);
+_Noreturn void NAME(real_raise_exception_err)(void *env, int vector, int error);
 void NAME(real_helper_raise_interrupt)(void *env, int vector, int next_eip_addend);
 
 #define RETADDR() ((uintptr_t)__builtin_return_address(0))

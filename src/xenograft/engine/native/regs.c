@@ -133,7 +133,11 @@ static void set_register(struct vcpu *v, const struct reg *r, uint64_t value)
     case DR7:
         NAME(cpu_x86_update_dr7)(env, (uint32_t)value);
         break;
-    case EFLAGS: vcpu_set_eflags(env, value); break;
+    case EFLAGS:
+        /* Outside of a run the condition codes stand in both places. */
+        vcpu_set_eflags(env, value);
+        ENV_EFLAGS(env) = value | 2;
+        break;
     case SEL: s->selector = (uint32_t)value & 0xffff; break;
     case BASE: s->base = value; break;
     case LIMIT: s->limit = (uint32_t)value; break;
