@@ -258,6 +258,14 @@ def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
         Trace.to_file(None, tmp_path / "missing" / "trace")
 
 
+def test_a_file_without_a_guest_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    trace = Trace.to_file(None, path)
+    assert path.exists()
+    trace.close()
+    assert not path.exists()
+
+
 def test_on_a_machine(tmp_path: Path) -> None:
     bench = Bench(guest)
     path = tmp_path / "run.perfetto"

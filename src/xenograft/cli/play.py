@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xenograft.cli.feed import Feeder
 from xenograft.cli.status import CRASHED, FAULT, OK, REBOOTED, TIMED_OUT
 from xenograft.cli.terminal import Terminal
+from xenograft.observe.session import Observation
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.config.xlcfg import load_config
 from xenograft.toolstack.images.cache import ImageCache, default_kernel, kernel_or_image
@@ -101,6 +102,7 @@ class Run:
         """Run until the guest ends for good, the user leaves, or time is up; the exit status."""
         with ExitStack() as stack:
             machine = stack.enter_context(Machine(clock=self._session.clock))
+            stack.enter_context(self._observers(machine))
             domain = machine.create(self._config, paused=True)
             stack.enter_context(self._terminal)
             stack.enter_context(self._watchdog(machine))
@@ -111,6 +113,17 @@ class Run:
                     return status
                 domain.destroy()
                 domain = machine.create(self._config, paused=True)
+
+    def _observers(self, machine: Machine) -> Observation:
+        """Who listens, from before the guest is made until the terminal is the user's again."""
+        kernel, session = self._config.kernel, self._session
+        return Observation(
+            machine.hypervisor,
+            trace=session.trace,
+            log=session.log,
+            stats=session.stats,
+            kernel=None if kernel is None else Path(kernel),
+        )
 
     def _play(self, machine: Machine, domain: Domain, feeder: Feeder) -> None:
         domain.console.on_output(self._output(machine))

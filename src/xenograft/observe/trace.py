@@ -44,8 +44,11 @@ def _pid(domid: int) -> int:
 class Trace(CallTracker):
     """A listener that writes packets to a binary stream."""
 
-    def __init__(self, hypervisor: Hypervisor | None, out: BinaryIO) -> None:
+    def __init__(
+        self, hypervisor: Hypervisor | None, out: BinaryIO, path: Path | None = None
+    ) -> None:
         super().__init__()
+        self._path = path
         # Here and not above: the module has a megabyte of descriptors.
         from perfetto.protos.perfetto.trace import (  # type: ignore[import-untyped]
             perfetto_trace_pb2 as proto,
@@ -79,10 +82,13 @@ class Trace(CallTracker):
             out = path.open("wb")
         except OSError as error:
             raise UserError(f"--trace {path}: {error.strerror or error}") from None
-        return cls(hypervisor, out)
+        return cls(hypervisor, out, path)
 
     def close(self, now: int | None = None) -> None:
-        """End what is under way at machine time `now`, and close the stream."""
+        """End what is under way at machine time `now`, and close the stream.
+
+        A file in which nothing was recorded, since no guest came to be, is removed.
+        """
         if self._closed:
             return
         self._closed = True
@@ -94,6 +100,8 @@ class Trace(CallTracker):
             self._event(now, track, self._type.TYPE_SLICE_END)
         self._flush()
         self._out.close()
+        if self._path is not None and not self._tracks:
+            self._path.unlink(missing_ok=True)
 
     # -- packets ---------------------------------------------------------------------------------
     def _packet(self) -> Any:
