@@ -39,6 +39,7 @@ from xenograft.abi.grant_table import (
 )
 from xenograft.abi.xen import DOMID_SELF
 from xenograft.engine.protocol import PAGE_SHIFT, AccessError
+from xenograft.hypervisor.grants.copying import acquire_grant, release_grant
 from xenograft.hypervisor.grants.host import map_grant
 from xenograft.hypervisor.grants.mapping import release_mappings
 from xenograft.hypervisor.grants.status import GrantError
@@ -188,6 +189,17 @@ def test_parts_and_deputies_cannot_be_mapped(world: World, front: Dom, back: Cal
         assert map_ref(back, front, 21, 60).status == GNTST_general_error
     assert map_ref(back, front, REF, 60).status == GNTST_general_error
     assert_unused(world, front, REF, PAGE)
+
+
+def test_a_part_in_use_cannot_be_mapped(world: World, back: Caller, front: Dom) -> None:
+    front.grants.set_version(2)  # version 1 has no grants of parts
+    grant_part(front, REF, 2, PAGE, 0, 64)
+    held = acquire_grant(front.grants, REF, 2, True)
+    grant(front, REF, 2, PAGE)
+    assert map_ref(back, front, REF, 60, RO).status == GNTST_general_error
+    release_grant(front.grants, REF, True)
+    world.frames.put_page(held.mfn)
+    assert map_ref(back, front, REF, 60, RO).status == GNTST_okay
 
 
 def test_over_ram_of_ones_own(world: World, front: Dom, back: Caller) -> None:

@@ -30,11 +30,11 @@ from xenograft.abi.xen import DOMID_SELF
 from xenograft.hypervisor.memory.frames import INVALID_GFN
 from xenograft.hypervisor.memory.p2m_types import P2mType
 
-MAX_PAGES = 12
+MAX_PAGES = 8
 SHARED = -1
 """The serial number of a shared info page."""
 
-gfns = st.integers(0, 19)
+gfns = st.integers(0, 9)
 which = st.sampled_from([1, 2])
 
 
@@ -192,7 +192,7 @@ class PhysicalMaps(RuleBasedStateMachine):
             dom = self.doms[domid]
             seen = {
                 gfn: int.from_bytes(dom.read(gfn, 0, 8), "little", signed=True)
-                for gfn in range(20)
+                for gfn in range(10)
                 if dom.space.lookup(gfn) is not None
             }
             assert seen == model.at

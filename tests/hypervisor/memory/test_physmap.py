@@ -159,6 +159,8 @@ def test_moving_a_page(world: World, guest: Caller, dom: Dom) -> None:
     assert add(guest, XENMAPSPACE_gmfn, 3, 9) == -Errno.EINVAL
     assert add(guest, XENMAPSPACE_gmfn, 8, 8) == 0
     assert mfn(dom, 8) == frame
+    assert dom.read(8, 0, 5) == b"three"
+    assert dom.pool.tot_pages == 15
 
 
 def test_moving_a_range(guest: Caller, dom: Dom) -> None:
@@ -236,6 +238,14 @@ def test_a_grant_mapping_is_not_replaced(world: World, guest: Caller, dom: Dom) 
     assert remove(guest, 60) == -Errno.ENOENT
     assert dom.p2m.lookup(60) == (mfn(other, 0), P2mType.grant_map_rw)
     assert dom.pool.tot_pages == 16
+
+
+def test_a_frame_that_is_elsewhere(guest: Caller, dom: Dom) -> None:
+    """A page of one's own, mapped by a grant to oneself, isn't at that gfn as far as Xen knows."""
+    frame = mfn(dom, 3)
+    dom.p2m.add_page(60, frame, kind=P2mType.grant_map_rw)
+    assert add(guest, XENMAPSPACE_gmfn, 60, 70) == -Errno.EXDEV
+    assert dom.p2m.lookup(60) == (frame, P2mType.grant_map_rw)
 
 
 # -- the batch form ------------------------------------------------------------------------------
