@@ -18,6 +18,13 @@ _start:
         cld
         mov %ebx, start_info_paddr
         mov $boot_stack_top, %esp
+        pushf
+        pop entry_flags
+        mov %cr0, %eax
+        mov %eax, entry_cr0
+        mov %cr4, %eax
+        mov %eax, entry_cr4
+        mov %cs, entry_cs
         lgdt gdt_pointer
         call enter_mode_bsp
         ud2
@@ -125,7 +132,16 @@ ap_start32:
 
         .data
         .globl start_info_paddr, gdt, gdt_pointer, ap_ticket, page_root
+        .globl entry_flags, entry_cr0, entry_cr4, entry_cs
 start_info_paddr:
+        .long 0
+entry_flags:                            /* registers as they were on entry */
+        .long 0
+entry_cr0:
+        .long 0
+entry_cr4:
+        .long 0
+entry_cs:
         .long 0
 ap_ticket:
         .long 0

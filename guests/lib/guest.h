@@ -28,6 +28,7 @@ struct module {
 
 extern const struct start_info *start_info;
 extern u32 start_info_paddr;
+extern u32 entry_flags, entry_cr0, entry_cr4, entry_cs; /* registers as they were on entry */
 extern const char *cmdline;
 
 /* The guest's own entry, called on the boot CPU with traps and printing set up. */
