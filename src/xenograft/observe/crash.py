@@ -114,7 +114,9 @@ class CrashReporter:
             calls += self._under_way(domain, vcpu, vcpu.cpu)
         lines += _section("Last hypercalls", calls)
         if self.symbols is None:
-            lines.append("No symbols: the kernel has none, and there is no System.map beside it.")
+            lines.append(
+                "No symbols: the kernel carries none, and there is no System.map beside it."
+            )
         return "\n".join(lines) + "\n"
 
     def _culprit(self, domain: Domain) -> Vcpu | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Names of a guest kernel's addresses, where its builder left any.
 
-They come from the ELF symbol table of the kernel file (also inside a bzImage), or from a
-``System.map`` beside it.  Distributions strip their kernels, and ship maps without content;
-then there are no names, and everything works without.
+They come from the ELF symbol table of the kernel file (also inside a bzImage), from the table
+that Linux carries for itself, or from a ``System.map`` beside the kernel.  Where there is none
+of them everything works without names.
 """
 
 from __future__ import annotations
@@ -80,13 +80,19 @@ class Symbols:
 
     @classmethod
     def from_kernel(cls, data: bytes, source: str = "") -> Symbols:
-        """From a kernel file: ELF, or wrapped as kernels are. Raises UserError if it's none."""
+        """From a kernel file: ELF, or wrapped as kernels are. Raises UserError if it's none.
+
+        If its symbol table was stripped, those count that Linux itself prints with its oopses.
+        """
+        from xenograft.observe.kallsyms import read_kallsyms
         from xenograft.toolstack.build.elf import parse_elf, read_symbols
         from xenograft.toolstack.build.kernel import unpack_kernel
 
         image, _, _ = unpack_kernel(data, source or "kernel")
         symbols = read_symbols(image, parse_elf(image, source or "kernel"))
-        return cls(((s.address, s.size, s.name) for s in symbols), source)
+        if symbols:
+            return cls(((s.address, s.size, s.name) for s in symbols), source)
+        return cls(((at, 0, name) for at, name in read_kallsyms(bytes(image))), source)
 
 
 # Letters of nm; absolute ones (A) of the kernel are sizes and per-CPU offsets, not places.
