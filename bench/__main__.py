@@ -7,9 +7,11 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import sys
 
 from bench.harness import Result
+from xenograft.guests import GuestBuildError
 from xenograft.toolstack.errors import UserError
 
 NAMES = ("imports", "hypercall", "boot", "memory", "work")
@@ -47,12 +49,14 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    # Users' Python caches what it compiles; without that, starting is mostly compiling.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     results: list[Result] = []
     for name in options.names or NAMES:
         print(f"bench {name} ...", file=sys.stderr, flush=True)
         try:
             results += importlib.import_module(f"bench.{name}").run(options.runs)
-        except (RuntimeError, UserError, OSError) as error:
+        except (RuntimeError, UserError, GuestBuildError, OSError) as error:
             results.append(Result(name, None, "", note=f"not measured: {error}"))
     if options.json:
         records = [{**dataclasses.asdict(one), "ratio": one.ratio} for one in results]

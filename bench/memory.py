@@ -34,7 +34,7 @@ def proportional(smaps: str) -> dict[str, int]:
 def measure(wait: float = 10) -> float:
     """MiB of this process's share of memory, less the frames of guests (memfds)."""
     kernel, ramdisk = images()
-    cmdline = f"console={OURS.console} quiet xg.run='sleep 60'"
+    cmdline = f'{OURS.parameters} xg.run="sleep 60"'
     process = subprocess.Popen(
         OURS.command(kernel, ramdisk, cmdline, 1, 256),
         stdin=subprocess.DEVNULL,
@@ -51,6 +51,8 @@ def measure(wait: float = 10) -> float:
         drain = threading.Thread(target=process.stdout.read, daemon=True)
         drain.start()
         time.sleep(wait)
+        if process.poll() is not None:
+            raise RuntimeError("the guest ended too early")
         sizes = proportional(Path(f"/proc/{process.pid}/smaps").read_text())
     finally:
         process.terminate()

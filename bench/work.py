@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench.harness import OURS, Peer, Result, alternate, images, peers, timed
 
 # Binary data is busybox itself, text its hexadecimal dump: neither constant nor random.
@@ -36,7 +38,7 @@ def measure(peer: Peer) -> dict[str, float]:
     # The program holds quotes, which the kernel's command line can't: it goes in hexadecimal.
     program = script().encode().hex()
     decode = f"echo {program} | xxd -r -p > /tmp/work; sh /tmp/work"
-    cmdline = f'console={peer.console} quiet xg.run="{decode}"'
+    cmdline = f'{peer.parameters} xg.run="{decode}"'
     command = peer.command(kernel, ramdisk, cmdline, 1, _MEMORY)
     run = timed(command, r"^(begin|end)-", "^end-sort", 900)
     return {name: run.at(f"end-{name}") - run.at(f"begin-{name}") for name in WORK}
@@ -45,25 +47,24 @@ def measure(peer: Peer) -> dict[str, float]:
 def run(runs: int) -> list[Result]:
     """Speeds: the bound is a ratio to QEMU's, where more is better."""
     peer = peers()[0]
-    ours: dict[str, list[float]] = {name: [] for name in WORK}
-    theirs: dict[str, list[float]] = {name: [] for name in WORK}
+    machines = [OURS] if peer.missing else [OURS, peer]
 
-    def take(machine: Peer, into: dict[str, list[float]]) -> float:
-        for name, seconds in (times := measure(machine)).items():
-            into[name].append(seconds)
-        return sum(times.values())
+    def show(times: dict[str, float]) -> str:
+        return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items())
 
-    measures = {OURS.name: lambda: take(OURS, ours)}
-    if not peer.missing:
-        measures[peer.name] = lambda: take(peer, theirs)
-    alternate(min(runs, _RUNS), measures)
+    measures = {one.name: partial(measure, one) for one in machines}
+    taken = alternate(min(runs, _RUNS), measures, show)
+
+    def best(machine: str, work: str) -> float | None:
+        return min((times[work] for times in taken.get(machine, ())), default=None)
+
     return [
         Result(
             f"guest {name} of 64 MiB",
-            min(ours[name]),
+            best(OURS.name, name),
             "s",
             0.95,
-            min(theirs[name], default=None),
+            best(peer.name, name),
             peer.name,
             higher=True,
             note=peer.missing,
