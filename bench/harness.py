@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -197,7 +197,7 @@ T = TypeVar("T")
 
 
 def alternate(
-    runs: int, measures: dict[str, Callable[[], T]], show: Callable[[T], str]
+    runs: int, measures: Mapping[str, Callable[[], T]], show: Callable[[T], str]
 ) -> dict[str, list[T]]:
     """Several runs of each measure, taken in turns so that a slow minute slows them all.
 
