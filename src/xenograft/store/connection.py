@@ -111,6 +111,15 @@ class Connection:
         self.output_bytes = self.unread_replies = 0
         self.overflowed = False
 
-    def pending_output(self) -> tuple[bytes, ...]:
-        """The messages not yet taken, in order."""
-        return tuple(message for message, _ in self._output)
+    def pending_output(self) -> tuple[tuple[bytes, bool], ...]:
+        """The messages not yet taken, in order, each with whether it's a watch event."""
+        return tuple((message, event is not None) for message, event in self._output)
+
+    def restore_output(self, message: bytes, is_event: bool) -> None:
+        """Queue a message of `pending_output` again."""
+        if is_event:
+            event = message[wire.HEADER_SIZE :]
+            self._pending_events.add(event)
+            self._queue(message, event)
+        else:
+            self.send_reply(message)

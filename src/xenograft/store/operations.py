@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 OK = b"OK\0"
 _DOMID_LIMIT = 0x7FF0  # DOMID_FIRST_RESERVED
-_WATCH_OVERHEAD = 64
 
 
 class Request:
@@ -135,10 +134,8 @@ def do_watch(request: Request) -> bytes:
         raise XenError(Errno.EEXIST)
     if not connection.who.privileged and len(connection.watches) >= store.quota.watches:
         raise XenError(Errno.E2BIG)
-    store.charge(connection, len(where) + len(token) + _WATCH_OVERHEAD)
     watch = Watch(connection, where, token, base, _number(depth[0]) if depth else None)
-    connection.watches[where, token] = watch
-    store.watches.add(watch)
+    store.add_watch(watch)
     # Every watch fires once at first, so that a client needn't look before it listens.
     request.after.append(lambda: connection.send_event(watch, where))
     return OK
@@ -147,11 +144,10 @@ def do_watch(request: Request) -> bytes:
 def do_unwatch(request: Request) -> bytes:
     raw, token = request.strings(2, 2)
     where, _ = path.parse_watch(raw, request.connection.domid)
-    watch = request.connection.watches.pop((where, token), None)
+    watch = request.connection.watches.get((where, token))
     if watch is None:
         raise XenError(Errno.ENOENT)
-    request.store.watches.discard(watch)
-    request.connection.memory -= len(where) + len(token) + _WATCH_OVERHEAD
+    request.store.remove_watch(watch)
     return OK
 
 

@@ -65,7 +65,7 @@ class _Client:
         except OSError:
             data = b""
         if not data:
-            # What it has asked before it hung up is still answered: requests may have effects.
+            # It may have closed its sending side only: what it has asked is still answered.
             self.ended = True
         else:
             self.reader.feed(data)
@@ -86,8 +86,7 @@ class _Client:
         if reader.ready():
             self.server.more_to_do(self)
         elif self.ended:
-            self.flush()
-            self.server.drop(self)
+            self.wake()
 
     def flush(self) -> None:
         """Send what the socket takes; ask to be called again for the rest."""
@@ -110,7 +109,10 @@ class _Client:
         except OSError:
             self.server.drop(self)
             return
-        self.server.watch(self, selectors.EVENT_WRITE if self.sending else selectors.EVENT_READ)
+        if self.ended and not self.sending and not self.reader.ready():
+            self.server.drop(self)
+        else:
+            self.server.watch(self, selectors.EVENT_WRITE if self.sending else selectors.EVENT_READ)
 
 
 class SocketServer:

@@ -22,7 +22,7 @@ from xenograft.store.path import INTRODUCE_DOMAIN, RELEASE_DOMAIN
 from xenograft.store.perms import Who
 from xenograft.store.quota import Quota
 from xenograft.store.transaction import Answer, Transaction
-from xenograft.store.watches import Watches
+from xenograft.store.watches import Watch, Watches
 from xenograft.store.workspace import Change, State, Workspace, initial_state
 
 
@@ -128,6 +128,19 @@ class Xenstore:
         connection.transactions.clear()
         connection.memory = 0
         self._trim_history()
+
+    def add_watch(self, watch: Watch) -> None:
+        """Begin to watch.  Raises ENOMEM."""
+        connection = watch.connection
+        self.charge(connection, watch.size)
+        connection.watches[watch.path, watch.token] = watch
+        self.watches.add(watch)
+
+    def remove_watch(self, watch: Watch) -> None:
+        """Undo `add_watch`."""
+        del watch.connection.watches[watch.path, watch.token]
+        self.watches.discard(watch)
+        watch.connection.memory -= watch.size
 
     def charge(self, connection: Connection, size: int) -> None:
         """Account for bytes kept for a connection.  Raises ENOMEM."""
@@ -247,7 +260,7 @@ class Xenstore:
         try:
             if not commit or not transaction.changes:
                 return _nothing
-            if self.state is transaction.base:
+            if self.state is transaction.base and not transaction.lost:
                 return self._commit(connection, transaction.state, transaction.changes)
             replayed = self._replay(connection, transaction, self.state)
             if replayed is None:
@@ -261,6 +274,8 @@ class Xenstore:
         self, connection: Connection, transaction: Transaction, state: State
     ) -> Workspace | None:
         """Do a transaction's requests again; None if one is answered differently now."""
+        if transaction.lost:
+            return None
         workspace = Workspace(state, self.quota)
         for logged in transaction.log:
             request = Request(self, connection, workspace, logged.payload)
@@ -272,6 +287,12 @@ class Xenstore:
             if logged.answer != Answer(answer):
                 return None
         return workspace
+
+    def can_commit(self, connection: Connection, transaction: Transaction) -> bool:
+        """Whether a transaction would be committed if it ended now."""
+        if self.state is transaction.base:
+            return not transaction.lost
+        return self._replay(connection, transaction, self.state) is not None
 
     def _blame(self, connection: Connection, transaction: Transaction) -> None:
         def possible(state: State) -> bool:

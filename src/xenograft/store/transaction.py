@@ -53,7 +53,7 @@ class Logged:
 class Transaction(Workspace):
     """An open transaction: `base` is the store's state at its start, number `sequence`."""
 
-    __slots__ = ("base", "log", "sequence", "size")
+    __slots__ = ("base", "log", "lost", "sequence", "size")
 
     def __init__(self, base: State, quota: Quota, sequence: int) -> None:
         super().__init__(base, quota)
@@ -61,6 +61,8 @@ class Transaction(Workspace):
         self.sequence = sequence
         self.log: list[Logged] = []
         self.size = 0
+        self.lost = False
+        """Whether it can't be committed any more, whatever the store's state."""
 
     def check_room(self, privileged: bool) -> None:
         """Raises ENOSPC if a domain without privilege has made too many requests."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from xenograft.store.workspace import Change
 
 
+_OVERHEAD = 64
+
+
 class Watch:
     """One watch of one connection.
 
@@ -43,6 +46,11 @@ class Watch:
         self.token = token
         self.base = base
         self.depth = depth
+
+    @property
+    def size(self) -> int:
+        """What it counts for in its owner's memory, in bytes."""
+        return len(self.path) + len(self.token) + _OVERHEAD
 
     def event(self, path: str) -> bytes:
         """The payload of an event about `path`."""
