@@ -103,8 +103,8 @@ class P2m:
         self.translated = translated
         self.crash: Callable[[str], None] = crash or _ignore
         self.gfn_limit = 1 << gfn_bits
-        self.max_mapped = 0
-        """The highest gfn that was ever mapped (Xen's max_mapped_pfn)."""
+        self.max_mapped = -1
+        """The highest gfn that was ever mapped (Xen's max_mapped_pfn), -1 before the first."""
         self.e820: tuple[tuple[int, int, int], ...] = ()
         self._types: dict[int, P2mType] = {}
 
@@ -207,7 +207,7 @@ class P2m:
             return
         if gfn < 0 or gfn + count > self.gfn_limit:
             raise XenError(Errno.EINVAL)
-        if gfn <= self.max_mapped or self._types:
+        if gfn <= self.max_mapped:
             for i in range(count):
                 self._forget_old(gfn + i, mfn + i, kind)
         if not fresh:

@@ -77,7 +77,7 @@ def maximum_gpfn(call: Call, request: xen_memory_domain) -> int:
     """The highest frame number in a domain's physical map."""
     domain = _asked(call, request)
     if domain.p2m.translated:
-        return int(domain.p2m.max_mapped)
+        return max(0, domain.p2m.max_mapped)
     # PV guests say in their shared info how many there are.
     at = shared_info.offsetof("arch.max_pfn", domain.bits)
     data = call.hypervisor.memory.read(domain.shared_info_maddr + at, domain.bits // 8)
