@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from xenograft.abi.domctl import (
+    XEN_DOMCTL_INTERFACE_VERSION,
+    XEN_DOMCTL_shadow_op,
+    xen_domctl,
+)
 from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.platform import XENPF_INTERFACE_VERSION, xen_platform_op
+from xenograft.abi.sysctl import XEN_SYSCTL_INTERFACE_VERSION, xen_sysctl
 from xenograft.abi.xen import DOMID_SELF
 from xenograft.hypervisor.privilege import Xsm, check
 
 if TYPE_CHECKING:
+    from xenograft.abi.struct import Struct
     from xenograft.hypervisor.call import Call
-
-XEN_DOMCTL_INTERFACE_VERSION = 0x00000015
-XEN_SYSCTL_INTERFACE_VERSION = 0x00000015
-XENPF_INTERFACE_VERSION = 0x03000000
-XEN_DOMCTL_shadow_op = 10
-CONTROL_OP_SIZE = 136
-"""Bytes that are read of an argument: cmd, interface_version, then 128 bytes of operands."""
 
 ControlHandler = Callable[["Call", int], int]
 
@@ -34,8 +35,10 @@ PLATFORM_OPS: dict[int, ControlHandler] = {}
 MAX_DM_BUFS = 3
 
 
-def _control(call: Call, arg: int, version: int, table: dict[int, ControlHandler]) -> int:
-    header = call.read_bytes(arg, CONTROL_OP_SIZE)
+def _control(
+    call: Call, arg: int, argument: type[Struct], version: int, table: dict[int, ControlHandler]
+) -> int:
+    header = call.read_bytes(arg, argument.sizeof(call.bits))
     command = int.from_bytes(header[:4], "little")
     if int.from_bytes(header[4:8], "little") != version:
         raise XenError(Errno.EACCES)
@@ -48,22 +51,22 @@ def _control(call: Call, arg: int, version: int, table: dict[int, ControlHandler
 
 def domctl(call: Call, arg: int) -> int:
     """__HYPERVISOR_domctl."""
-    return _control(call, arg, XEN_DOMCTL_INTERFACE_VERSION, DOMCTLS)
+    return _control(call, arg, xen_domctl, XEN_DOMCTL_INTERFACE_VERSION, DOMCTLS)
 
 
 def sysctl(call: Call, arg: int) -> int:
     """__HYPERVISOR_sysctl."""
-    return _control(call, arg, XEN_SYSCTL_INTERFACE_VERSION, SYSCTLS)
+    return _control(call, arg, xen_sysctl, XEN_SYSCTL_INTERFACE_VERSION, SYSCTLS)
 
 
 def platform_op(call: Call, arg: int) -> int:
     """__HYPERVISOR_platform_op."""
-    return _control(call, arg, XENPF_INTERFACE_VERSION, PLATFORM_OPS)
+    return _control(call, arg, xen_platform_op, XENPF_INTERFACE_VERSION, PLATFORM_OPS)
 
 
 def paging_domctl_cont(call: Call, arg: int) -> int:
     """__HYPERVISOR_arch_1: the rest of a long XEN_DOMCTL_shadow_op; nothing is ever left over."""
-    header = call.read_bytes(arg, CONTROL_OP_SIZE)
+    header = call.read_bytes(arg, xen_domctl.sizeof(call.bits))
     command, version = (int.from_bytes(header[at : at + 4], "little") for at in (0, 4))
     if version != XEN_DOMCTL_INTERFACE_VERSION or command != XEN_DOMCTL_shadow_op:
         raise XenError(Errno.EOPNOTSUPP)
