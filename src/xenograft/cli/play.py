@@ -17,7 +17,6 @@ from xenograft.cli.terminal import Terminal
 from xenograft.observe.session import Observation
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.config.xlcfg import load_config
-from xenograft.toolstack.images.cache import ImageCache, default_kernel, kernel_or_image
 from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
 
 if TYPE_CHECKING:
@@ -64,14 +63,15 @@ def configure(config_file: Path | None, options: Mapping[str, Any]) -> DomainCon
         base, warnings = load_config(config_file)
         for warning in warnings:
             say(f"warning: {warning}")
-    cache = ImageCache()
     kernel, ramdisk, cmdline = options["kernel"], options["ramdisk"], options["cmdline"]
     if kernel is not None:
-        kernel = str(kernel_or_image(kernel, cache))
+        kernel = _file(kernel)
     elif base is None or base.kernel is None:
-        kernel = str(default_kernel(cache))
+        from xenograft.toolstack.images.cache import ImageCache, default_kernel
+
+        kernel = str(default_kernel(ImageCache()))
     if ramdisk is not None:
-        ramdisk = str(kernel_or_image(ramdisk, cache))
+        ramdisk = _file(ramdisk)
     if cmdline is None and base is None:
         cmdline = DEFAULT_CMDLINE
     return from_options(
@@ -87,6 +87,15 @@ def configure(config_file: Path | None, options: Mapping[str, Any]) -> DomainCon
         disk=options["disk"],
         vif=options["vif"],
     )
+
+
+def _file(text: str) -> str:
+    """The file that an option means: a path, or else the name of an image."""
+    if "/" in text or Path(text).exists():
+        return text
+    from xenograft.toolstack.images.cache import ImageCache, kernel_or_image
+
+    return str(kernel_or_image(text, ImageCache()))
 
 
 class Run:
