@@ -48,7 +48,7 @@ def demo(tiny: bool, **options: Any) -> int:
         options["kernel"] = str(guest_path("demo-64"))
         options["memory"] = options["memory"] or "32M"
     elif options["cmdline"] is None:
-        options["cmdline"] = "console=hvc0 quiet" + _window()
+        options["cmdline"] = "console=hvc0 quiet loglevel=3" + _window()
     print(_TINY if tiny else _LINUX, file=sys.stderr, flush=True)
     return start(None, options)
 
