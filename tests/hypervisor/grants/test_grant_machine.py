@@ -102,8 +102,8 @@ def test_long_lists_come_to_their_end(machine: Hypervisor, control: Domain, gues
             result = machine.host_call(control, MEMORY_OP, *args, memory=memory)
             break
         except Continuation as more:
-            assert more.number == MEMORY_OP
-            args, steps = more.arguments, steps + 1
+            number, args, steps = more.number, more.arguments, steps + 1
+        assert number == MEMORY_OP
     assert (result, steps) == (1000, 999 // BUDGET)
     assert ask(machine, control, guest.domid) == 3096
 
