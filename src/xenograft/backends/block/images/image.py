@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a disk image can do, whatever its format.
+
+Images are read and written by several threads at once.  Two requests that overlap may be done
+in either order, as with any disk; `flush` makes all that was written before it lasting.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+SECTOR_SIZE = 512
+"""Images are as long as so many whole bytes fit in; what is left over isn't reached."""
+
+
+class ImageError(Exception):
+    """An image can't be used: one line that says which and why."""
+
+
+class Image(Protocol):
+    """Bytes that can be read and written at any offset below `size`.
+
+    All methods but `read_now` may take long, and raise OSError.
+    """
+
+    @property
+    def path(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def readonly(self) -> bool: ...
+    @property
+    def discard_granularity(self) -> int:
+        """Bytes of the units that `discard` can give back; 0: it can't."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes | bytearray:
+        """`size` bytes; beyond the end, and where nothing was written, zeros."""
+        ...
+
+    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
+        """The same if it needs no waiting, else None.  Never raises."""
+        ...
+
+    def write(self, offset: int, data: Buffer) -> None: ...
+    def flush(self) -> None:
+        """What was written is on stable storage when this returns."""
+        ...
+
+    def discard(self, offset: int, size: int) -> None:
+        """What is there is no longer needed; it reads as zeros, or as before."""
+        ...
+
+    def refresh(self) -> int:
+        """Look how large the image is by now; returns `size`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Storage(Image, Protocol):
+    """What an image format is kept in: an image that grows when it is written beyond its end."""
+
+    def resize(self, size: int) -> None: ...
+
+
+class ZeroImage:
+    """Nothing but zeros: what is behind an image without a backing file."""
+
+    def __init__(self, size: int) -> None:
+        self.path = "zeros"
+        self.size = size
+        self.readonly = True
+        self.discard_granularity = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(size)
+
+    def read_now(self, offset: int, size: int) -> bytes:
+        return bytes(size)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        raise PermissionError("zeros can't be written")
+
+    def flush(self) -> None:
+        pass
+
+    def discard(self, offset: int, size: int) -> None:
+        raise PermissionError("zeros can't be written")
+
+    def refresh(self) -> int:
+        return self.size
+
+    def close(self) -> None:
+        pass
