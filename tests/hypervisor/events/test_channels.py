@@ -17,8 +17,9 @@ from xenograft.abi.event_channel import (
 )
 from xenograft.abi.xen import NR_VIRQS, VIRQ_ARCH_0, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_TIMER
 from xenograft.hypervisor.events.channels import ChannelStatus, EventChannels
-from xenograft.hypervisor.events.pirq import NoPirqs, VirtualPirqs
+from xenograft.hypervisor.events.pirq import VirtualPirqs
 from xenograft.hypervisor.instruments import Instrument
+from xenograft.hypervisor.kinds import GuestKind
 
 
 @pytest.fixture
@@ -299,7 +300,7 @@ def test_pirqs_take_and_release_their_line(machine: Machine) -> None:
 
 
 def test_a_pv_domain_without_pirqs(machine: Machine) -> None:
-    guest = machine.domain(1, pirqs=NoPirqs())
+    guest = machine.domain(1, kind=GuestKind.PV)
     assert errno_of(guest.events.bind_pirq, 4) is Errno.EPERM
     assert errno_of(guest.events.bind_pirq, 4096) is Errno.EINVAL
 

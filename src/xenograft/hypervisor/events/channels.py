@@ -36,7 +36,7 @@ from xenograft.hypervisor.events.channel import (
 from xenograft.hypervisor.events.fifo import CONTROL_BLOCK_SIZE, PAGE_SIZE, FifoAbi, FifoRecord
 from xenograft.hypervisor.events.frames import P2mFrames
 from xenograft.hypervisor.events.host import HostAbi, HostAbiRecord, HostCallback
-from xenograft.hypervisor.events.pirq import Pirqs, VirtualPirqs
+from xenograft.hypervisor.events.pirq import NoPirqs, Pirqs, VirtualPirqs
 from xenograft.hypervisor.events.port_abi import PortAbi
 from xenograft.hypervisor.events.protocols import EventDomain, EventVcpu, Frames
 from xenograft.hypervisor.events.two_level import TwoLevelAbi
@@ -96,7 +96,9 @@ class EventChannels:
         self._domain = domain
         self._frames: Frames = frames if frames is not None else P2mFrames(domain)
         self.max_port = min(max_port, MAX_PORT_LIMIT)
-        self.pirqs: Pirqs = pirqs if pirqs is not None else VirtualPirqs()
+        if pirqs is None:
+            pirqs = VirtualPirqs() if domain.kind.is_hvm_type else NoPirqs()
+        self.pirqs: Pirqs = pirqs
         self._virq_ports: dict[tuple[int, int], int] = {}
         self._pirq_ports: dict[int, int] = {}
         self._channels: list[Channel] = []

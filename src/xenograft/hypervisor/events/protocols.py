@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xenograft.engine.protocol import MachineMemory
     from xenograft.hypervisor.events.channels import EventChannels
     from xenograft.hypervisor.instruments import Instruments
+    from xenograft.hypervisor.kinds import GuestKind
     from xenograft.hypervisor.memory.p2m import P2m
     from xenograft.hypervisor.time import Clock
 
@@ -55,6 +56,9 @@ class EventDomain(Protocol):
 
     @property
     def domid(self) -> int: ...
+
+    @property
+    def kind(self) -> GuestKind: ...
 
     @property
     def hypervisor(self) -> EventMachine: ...
