@@ -186,6 +186,16 @@ class BackRing:
         self._pages.write_u32(_REQ_EVENT, self.req_cons + 1 & _MASK)
         return self.waiting() > 0
 
+    def await_requests(self, count: int) -> bool:
+        """Ask to be notified once `count` requests wait; True if they do already.
+
+        Raises RingError.
+        """
+        if self.waiting() >= count:
+            return True
+        self._pages.write_u32(_REQ_EVENT, self.req_cons + count & _MASK)
+        return self.waiting() >= count
+
     def save(self) -> RingState:
         return RingState(self.req_cons, self.rsp_prod_pvt, self._rsp_prod)
 

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A queue of a network interface: its transmit and its receive ring."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from xenograft.abi.io.netif import (
+    NETIF_RSP_ERROR,
+    NETIF_RSP_NULL,
+    NETIF_RSP_OKAY,
+    XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO,
+    XEN_NETIF_EXTRA_TYPE_HASH,
+    NETRXF_csum_blank,
+    NETRXF_data_validated,
+    NETRXF_extra_info,
+    NETRXF_gso_prefix,
+    NETRXF_more_data,
+    NETTXF_csum_blank,
+    NETTXF_data_validated,
+    _netif_extra_info_u,
+    _netif_extra_info_u_gso,
+    _netif_extra_info_u_hash,
+    netif_extra_info,
+    netif_rx_request,
+    netif_rx_response,
+    netif_tx_request,
+    netif_tx_response,
+)
+from xenograft.backends.net.chain import Chain, next_chain
+from xenograft.backends.net.control import PacketHash
+from xenograft.backends.net.packet import BadPacket, Packet, check_gso
+from xenograft.backends.ring import BackRing, RingError
+from xenograft.engine.protocol import PAGE_SIZE
+from xenograft.hypervisor.grants.status import GrantError
+
+TX_ENTRY_SIZE = max(netif_tx_request.sizeof(), netif_tx_response.sizeof())
+RX_ENTRY_SIZE = max(netif_rx_request.sizeof(), netif_rx_response.sizeof())
+
+RX_QUEUE_BYTES = 8 << 20
+RX_QUEUE_PACKETS = 4096
+"""What may wait for room in the receive ring; more is dropped, as on any full link."""
+
+_NULL = netif_tx_response(id=0, status=NETIF_RSP_NULL).pack()
+
+
+class Grants(Protocol):
+    """Copies from and to pages of the front end's.  Raise GrantError and IndexError."""
+
+    def copy_from(self, ref: int, offset: int, size: int, /) -> bytes: ...
+    def copy_to(self, ref: int, offset: int, data: bytes, /) -> None: ...
+
+
+class TxRing:
+    """Packets from the guest.
+
+    `send` is called with each one, `multicast` with an address and whether it's to be added;
+    the latter answers whether there was room.  What a guest gets wrong is answered with an
+    error, and told to `complain`.
+    """
+
+    def __init__(
+        self,
+        ring: BackRing,
+        grants: Grants,
+        *,
+        send: Callable[[Packet], None],
+        multicast: Callable[[bytes, bool], bool],
+        complain: Callable[[str], None],
+        notify: Callable[[], None],
+    ) -> None:
+        self.ring = ring
+        self._grants = grants
+        self._send = send
+        self._multicast = multicast
+        self._complain = complain
+        self._notify = notify
+        self._slots: list[bytes] = []
+
+    def serve(self, limit: int = 1 << 16) -> int:
+        """Take up to about `limit` requests and answer them; returns the bytes that were sent.
+
+        Raises RingError.
+        """
+        sent = 0
+        self._slots += self.ring.take(limit)
+        at, slots = 0, self._slots
+        while at < len(slots):
+            got = next_chain(slots, at)
+            if got is None:
+                if self.ring.waiting() and limit:
+                    break
+                # A front end shows packets as a whole: the rest of this one will never come.
+                self._complain("a packet without its end")
+                for slot in slots[at:]:
+                    ident = netif_tx_request.unpack(slot).id
+                    self._respond(ident, NETIF_RSP_ERROR)
+                at = len(slots)
+                break
+            chain, at = got
+            sent += self._packet(chain)
+        self._slots = slots[at:]
+        if self.ring.push():
+            self._notify()
+        return sent
+
+    def _packet(self, chain: Chain) -> int:
+        status, sent = NETIF_RSP_OKAY, 0
+        try:
+            if chain.error is not None:
+                raise BadPacket(chain.error)
+            if chain.multicast_add is not None or chain.multicast_del is not None:
+                if chain.multicast_del is not None:
+                    self._multicast(chain.multicast_del, False)
+                added = chain.multicast_add is None or self._multicast(chain.multicast_add, True)
+                status = NETIF_RSP_OKAY if added else NETIF_RSP_ERROR
+            else:
+                packet = self._read(chain)
+                sent = len(packet.data)
+                self._send(packet)
+        except (BadPacket, GrantError, IndexError) as error:
+            self._complain(str(error))
+            status = NETIF_RSP_ERROR
+        for ident in chain.ids:
+            if ident is None:
+                self.ring.respond(_NULL)
+            else:
+                self._respond(ident, status)
+        return sent
+
+    def _read(self, chain: Chain) -> Packet:
+        copy = self._grants.copy_from
+        parts = [copy(one.gref, one.offset, one.size) for one in chain.requests if one.size]
+        packet = Packet(
+            b"".join(parts),
+            bool(chain.flags & NETTXF_csum_blank) or bool(chain.gso_size),
+            bool(chain.flags & (NETTXF_data_validated | NETTXF_csum_blank)),
+            chain.gso_type,
+            chain.gso_size,
+        )
+        if packet.gso_size:
+            check_gso(packet)
+        return packet
+
+    def _respond(self, ident: int, status: int) -> None:
+        self.ring.respond(netif_tx_response(id=ident, status=status).pack())
+
+
+class RxFeatures(NamedTuple):
+    """What the front end can take."""
+
+    sg: bool = False
+    csum_v4: bool = True
+    csum_v6: bool = False
+    gso_types: frozenset[int] = frozenset()
+    gso_prefix_types: frozenset[int] = frozenset()
+    headroom: int = 0
+    """Bytes left free at the start of each packet, for XDP programs."""
+
+
+class RxRing:
+    """Packets for the guest, which wait here until the ring has room for them."""
+
+    def __init__(
+        self,
+        ring: BackRing,
+        grants: Grants,
+        features: RxFeatures,
+        *,
+        complain: Callable[[str], None],
+        notify: Callable[[], None],
+    ) -> None:
+        self.ring = ring
+        self.features = features
+        self._grants = grants
+        self._complain = complain
+        self._notify = notify
+        self._waiting: deque[tuple[Packet, PacketHash | None]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Packets that wait."""
+        return len(self._waiting)
+
+    def queue(self, packet: Packet, hashed: PacketHash | None = None) -> bool:
+        """Take a packet, in a form that the front end can take; False if there's no room."""
+        size = len(packet.data)
+        full = self._bytes + size > RX_QUEUE_BYTES or len(self._waiting) >= RX_QUEUE_PACKETS
+        alone = not self.features.sg and size + self.features.headroom > PAGE_SIZE
+        if full or alone:
+            return False
+        self._waiting.append((packet, hashed))
+        self._bytes += size
+        return True
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self._bytes = 0
+
+    def flush(self) -> None:
+        """Put into the ring what it has room for.  Raises RingError."""
+        ring = self.ring
+        while self._waiting:
+            packet, hashed = self._waiting[0]
+            if not ring.await_requests(self._slots(packet, hashed)):
+                break
+            self._waiting.popleft()
+            self._bytes -= len(packet.data)
+            self._put(packet, hashed)
+        if ring.push():
+            self._notify()
+
+    def _is_prefixed(self, packet: Packet) -> bool:
+        return bool(packet.gso_size) and packet.gso_type in self.features.gso_prefix_types
+
+    def _slots(self, packet: Packet, hashed: PacketHash | None) -> int:
+        data = -(-(len(packet.data) + self.features.headroom) // PAGE_SIZE)
+        return data + bool(packet.gso_size) + (hashed is not None)
+
+    def _put(self, packet: Packet, hashed: PacketHash | None) -> None:
+        """A packet into the next slots; there are enough."""
+        data, offset = packet.data, self.features.headroom
+        prefixed = self._is_prefixed(packet)
+        if prefixed:
+            request = self._take()
+            flags = NETRXF_gso_prefix | NETRXF_more_data
+            self._respond(request.id, packet.gso_size, flags, NETIF_RSP_OKAY)
+        extras = self._extras(packet if not prefixed else packet._replace(gso_size=0), hashed)
+        flags = NETRXF_extra_info if extras else 0
+        if packet.csum_blank:
+            flags |= NETRXF_csum_blank | NETRXF_data_validated
+        elif packet.validated:
+            flags |= NETRXF_data_validated
+        at = 0
+        while at < len(data):
+            part = data[at : at + PAGE_SIZE - offset]
+            at += len(part)
+            request = self._take()
+            try:
+                self._grants.copy_to(request.gref, offset, part)
+                status = len(part)
+            except (GrantError, IndexError) as error:
+                self._complain(f"receive buffer: {error}")
+                status = NETIF_RSP_ERROR
+            more = NETRXF_more_data if at < len(data) else 0
+            self._respond(request.id, offset, flags | more, status)
+            for extra in extras:
+                self._take()
+                self.ring.respond(extra)
+            extras, flags, offset = [], 0, 0
+
+    def _take(self) -> netif_rx_request:
+        taken = self.ring.take(1)
+        if not taken:
+            raise RingError("receive requests were taken back")
+        return netif_rx_request.unpack(taken[0])
+
+    def _respond(self, ident: int, offset: int, flags: int, status: int) -> None:
+        response = netif_rx_response(id=ident, offset=offset, flags=flags, status=status)
+        self.ring.respond(response.pack())
+
+    @staticmethod
+    def _extras(packet: Packet, hashed: PacketHash | None) -> list[bytes]:
+        extras = []
+        if packet.gso_size:
+            gso = _netif_extra_info_u_gso(size=packet.gso_size, type=packet.gso_type)
+            extras.append(
+                netif_extra_info(
+                    type=XEN_NETIF_EXTRA_TYPE_GSO,
+                    flags=XEN_NETIF_EXTRA_FLAG_MORE if hashed is not None else 0,
+                    u=_netif_extra_info_u(gso=gso),
+                ).pack()
+            )
+        if hashed is not None:
+            value = _netif_extra_info_u_hash(
+                type=hashed.type.bit_length() - 1,
+                algorithm=hashed.algorithm,
+                value=hashed.value.to_bytes(4, "little"),
+            )
+            extras.append(
+                netif_extra_info(
+                    type=XEN_NETIF_EXTRA_TYPE_HASH, u=_netif_extra_info_u(hash=value)
+                ).pack()
+            )
+        return extras

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The network back end's device: from the store's nodes to rings that carry packets.
+
+Nodes as Linux's netback and the hotplug script write them (seen in a real store), and
+public/io/netif.h for what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xenograft.abi.errno import Errno
+from xenograft.abi.io.netif import (
+    XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6,
+    xen_netif_ctrl_request,
+)
+from xenograft.backends.net.control import CTRL_ENTRY_SIZE, Control, Hashing
+from xenograft.backends.net.headers import BROADCAST, is_multicast, locate
+from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError, Networks
+from xenograft.backends.net.packet import BadPacket, Packet, complete, segment
+from xenograft.backends.net.rings import RX_ENTRY_SIZE, TX_ENTRY_SIZE, RxFeatures, RxRing, TxRing
+from xenograft.backends.net.switch import Port
+from xenograft.backends.ring import BackRing
+from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
+from xenograft.hypervisor.grants.host import copy_from_grant, copy_to_grant
+
+if TYPE_CHECKING:
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel, MappedPages
+    from xenograft.hypervisor.timers import Timer
+
+MAX_QUEUES = 8
+MULTICAST_MAX = 64
+"""Multicast addresses that a front end may ask for."""
+
+_POLL_NS = 30_000_000
+"""How often a front end that doesn't announce receive buffers is looked at."""
+
+_COMPLAINTS = 10
+"""Lines of the log that one connection may cost."""
+
+FEATURES: dict[str, str | int] = {
+    "feature-sg": 1,
+    "feature-gso-tcpv4": 1,
+    "feature-gso-tcpv6": 1,
+    "feature-ipv6-csum-offload": 1,
+    "feature-rx-copy": 1,
+    "feature-xdp-headroom": 1,
+    "feature-rx-flip": 0,
+    "feature-multicast-control": 1,
+    "feature-dynamic-multicast-control": 1,
+    "feature-split-event-channels": 1,
+    "feature-ctrl-ring": 1,
+    "multi-queue-max-queues": MAX_QUEUES,
+}
+
+
+class _Grants:
+    """Copies to and from the front end's pages, with the checks of a guest's hypercall."""
+
+    def __init__(self, host: BackendHost, domid: int) -> None:
+        self._table = host.domain.grants
+        self._domid = domid
+
+    def copy_from(self, ref: int, offset: int, size: int) -> bytes:
+        return copy_from_grant(self._table, self._domid, ref, offset, size)
+
+    def copy_to(self, ref: int, offset: int, data: bytes) -> None:
+        copy_to_grant(self._table, self._domid, ref, offset, data)
+
+
+class _Queue:
+    """The rings of one queue, and their event channels."""
+
+    def __init__(self) -> None:
+        self.pages: list[MappedPages] = []
+        self.channels: list[EventChannel] = []
+        self.tx: TxRing | None = None
+        self.rx: RxRing | None = None
+
+    def close(self) -> None:
+        for channel in self.channels:
+            channel.close()
+        if self.rx is not None:
+            self.rx.clear()
+        self.tx = self.rx = None
+        for pages in self.pages:
+            pages.unmap()
+
+
+class VifPort(Port):
+    """The interface's socket of the switch."""
+
+    def __init__(self, device: VifDevice) -> None:
+        super().__init__(f"vif{device.domid}.{device.devid}")
+        self._device = device
+
+    def deliver(self, packet: Packet) -> bool:
+        return self._device.deliver(packet)
+
+    def flush(self) -> None:
+        self._device.flush()
+
+    def wants(self, packet: Packet) -> bool:
+        return self._device.wants(packet)
+
+
+class VifDevice(XenbusDevice):
+    """A network interface of a guest."""
+
+    kind = "vif"
+
+    def __init__(
+        self, networks: Networks, host: BackendHost, path: str, domid: int, devid: int
+    ) -> None:
+        super().__init__(host, path, domid, devid)
+        self.networks = networks
+        self.port = VifPort(self)
+        self.hashing = Hashing()
+        self.on_release: list[Callable[[], None]] = []
+        """Called when the device goes for good: for what was made with it."""
+        self.complaints = 0
+        """How often the front end was wrong, since it connected."""
+        self._queues: list[_Queue] = []
+        self._control: tuple[BackRing, MappedPages, EventChannel, Control] | None = None
+        self._features = RxFeatures()
+        self._multicast: dict[bytes, None] = {}
+        self._filters = False
+        self._polls = False
+        self._poll_timer: Timer | None = None
+        self._credit: tuple[int, int] | None = None
+        self._left = 0
+        self._refill: Timer | None = None
+        self._watched = False
+
+    @property
+    def queues(self) -> int:
+        """How many queues are connected."""
+        return len(self._queues)
+
+    # -- xenbus --------------------------------------------------------------------------------
+    def offer(self) -> None:
+        try:
+            self.networks.get(self._bridge)
+        except NetworkError as error:
+            raise DeviceError(Errno.ENODEV, str(error)) from None
+        self.publish({**FEATURES, "hotplug-status": "connected"})
+
+    @property
+    def _bridge(self) -> str:
+        return self.read("bridge") or DEFAULT_BRIDGE
+
+    def connect(self) -> None:
+        if not self.frontend_number("request-rx-copy", 0):
+            raise DeviceError(Errno.EOPNOTSUPP, "the front end can't have its packets copied")
+        count = self.frontend_number("multi-queue-num-queues", 1)
+        if not 1 <= count <= MAX_QUEUES:
+            raise DeviceError(Errno.EINVAL, f"{count} queues; there can be 1 to {MAX_QUEUES}")
+        self._features = self._read_features()
+        self._polls = not self.frontend_number("feature-rx-notify", 0)
+        self._credit = self._read_rate()
+        self._left = self._credit[0] if self._credit is not None else 0
+        self.complaints = 0
+        self.hashing = Hashing()
+        self._multicast.clear()
+        self._connect_control(count)
+        for index in range(count):
+            queue = _Queue()
+            self._queues.append(queue)
+            self._connect_queue(queue, "" if count == 1 else f"queue-{index}/")
+        if not self._watched:
+            # Watched once, for as long as the device is there; what the node says now counts too.
+            self._watched = True
+            name = f"{self.frontend}/request-multicast-control"
+            self.watch(name, lambda _path: self._read_filters())
+        self._read_filters()
+        try:
+            self.networks.get(self._bridge).attach(self.port)
+        except NetworkError as error:
+            raise DeviceError(Errno.ENODEV, str(error)) from None
+
+    def _read_filters(self) -> None:
+        self._filters = bool(self.frontend_number("request-multicast-control", 0))
+
+    def _read_features(self) -> RxFeatures:
+        number = self.frontend_number
+        sg = bool(number("feature-sg", 0))
+        types = ((XEN_NETIF_GSO_TYPE_TCPV4, "tcpv4"), (XEN_NETIF_GSO_TYPE_TCPV6, "tcpv6"))
+        gso = frozenset(t for t, name in types if sg and number(f"feature-gso-{name}", 0))
+        prefix = frozenset(t for t, name in types if sg and number(f"feature-gso-{name}-prefix", 0))
+        return RxFeatures(
+            sg=sg,
+            csum_v4=not number("feature-no-csum-offload", 0),
+            csum_v6=bool(number("feature-ipv6-csum-offload", 0)),
+            gso_types=gso | prefix,
+            gso_prefix_types=prefix - gso,
+            headroom=number("xdp-headroom", 0, limit=0x7FFF),
+        )
+
+    def _read_rate(self) -> tuple[int, int] | None:
+        """(bytes, ns): how much may be sent in how long; None: no limit."""
+        words = (self.read("rate") or "").split(",")
+        if len(words) != 2 or not all(word.isdigit() for word in words):
+            return None
+        amount, interval_us = int(words[0]), int(words[1])
+        if not interval_us:
+            return None
+        return max(amount, 1), interval_us * 1000
+
+    def _connect_control(self, queues: int) -> None:
+        ref = self.read_frontend("ctrl-ring-ref")
+        if ref is None:
+            return
+        pages = self.host.map_pages(self.domid, [self.frontend_number("ctrl-ring-ref")])
+        try:
+            ring = BackRing(pages, CTRL_ENTRY_SIZE)
+            port = self.frontend_number("event-channel-ctrl")
+            channel = self.host.bind(self.domid, port, lambda: self.guard(self._serve_control))
+        except BaseException:
+            pages.unmap()
+            raise
+        grants = _Grants(self.host, self.domid)
+        control = Control(self.hashing, queues, lambda ref, size: grants.copy_from(ref, 0, size))
+        self._control = ring, pages, channel, control
+
+    def _connect_queue(self, queue: _Queue, prefix: str) -> None:
+        number = self.frontend_number
+        rings = []
+        for which, size in (("tx", TX_ENTRY_SIZE), ("rx", RX_ENTRY_SIZE)):
+            ref = number(f"{prefix}{which}-ring-ref")
+            pages = self.host.map_pages(self.domid, [ref])
+            queue.pages.append(pages)
+            rings.append(BackRing(pages, size))
+
+        def tx_event() -> None:
+            self.guard(lambda: self._serve_tx(queue))
+
+        def rx_event() -> None:
+            self.guard(lambda: self._flush_rx(queue))
+
+        def both() -> None:
+            tx_event()
+            rx_event()
+
+        if self.read_frontend(f"{prefix}event-channel-tx") is not None:
+            tx_channel = self._bind(queue, number(f"{prefix}event-channel-tx"), tx_event)
+            rx_channel = self._bind(queue, number(f"{prefix}event-channel-rx"), rx_event)
+        else:
+            tx_channel = self._bind(queue, number(f"{prefix}event-channel"), both)
+            rx_channel = tx_channel
+        grants = _Grants(self.host, self.domid)
+        queue.tx = TxRing(
+            rings[0],
+            grants,
+            send=self.port.send,
+            multicast=self._change_multicast,
+            complain=self._complain,
+            notify=tx_channel.notify,
+        )
+        queue.rx = RxRing(
+            rings[1],
+            grants,
+            self._features,
+            complain=self._complain,
+            notify=rx_channel.notify,
+        )
+
+    def _bind(self, queue: _Queue, port: int, callback: Callable[[], None]) -> EventChannel:
+        channel = self.host.bind(self.domid, port, callback)
+        queue.channels.append(channel)
+        return channel
+
+    def disconnect(self) -> None:
+        self.port.unplug()
+        timers = self.host.hypervisor.timers
+        timers.cancel(self._poll_timer)
+        timers.cancel(self._refill)
+        self._poll_timer = self._refill = None
+        for queue in self._queues:
+            queue.close()
+        self._queues.clear()
+        control, self._control = self._control, None
+        if control is not None:
+            control[2].close()
+            control[1].unmap()
+
+    def release(self) -> None:
+        callbacks, self.on_release = self.on_release, []
+        for callback in callbacks:
+            callback()
+
+    def _complain(self, what: str) -> None:
+        """The front end is wrong; the log of the machine isn't its to fill."""
+        self.complaints += 1
+        if self.complaints <= _COMPLAINTS:
+            self.host.log(f"{self.path}: {what}")
+
+    # -- from the guest ------------------------------------------------------------------------
+    def _serve_tx(self, queue: _Queue) -> None:
+        tx = queue.tx
+        while tx is not None and queue.tx is tx:
+            if self._credit is not None:
+                if self._left <= 0:
+                    self._await_credit()
+                    break
+                # In small portions, so that a burst goes only a little over the limit.
+                self._left -= tx.serve(64)
+            else:
+                tx.serve()
+            if not tx.ring.final_check():
+                break
+        switch = self.port.switch
+        if switch is not None:
+            switch.run()
+
+    def _await_credit(self) -> None:
+        assert self._credit is not None  # there is a limit
+        if self._refill is None:
+            deadline = self.host.now() + self._credit[1]
+            self._refill = self.host.hypervisor.timers.add(deadline, self._on_credit)
+
+    def _on_credit(self) -> None:
+        self._refill = None
+        if self._credit is None:
+            return
+        # What was sent too much counts against the next interval.
+        self._left = min(self._left, 0) + self._credit[0]
+        for queue in list(self._queues):
+            self.guard(lambda queue=queue: self._serve_tx(queue))  # type: ignore[misc]
+
+    def _change_multicast(self, address: bytes, add: bool) -> bool:
+        if not add:
+            self._multicast.pop(address, None)
+            return True
+        if address not in self._multicast and len(self._multicast) >= MULTICAST_MAX:
+            return False
+        self._multicast[address] = None
+        return True
+
+    # -- to the guest --------------------------------------------------------------------------
+    def wants(self, packet: Packet) -> bool:
+        """Whether a multicast packet is for the guest."""
+        destination = packet.destination
+        if not self._filters or destination == BROADCAST or not is_multicast(destination):
+            return True
+        return destination in self._multicast
+
+    def deliver(self, packet: Packet) -> bool:
+        """Queue a packet for the guest, in a form that its front end can take."""
+        if not self._queues:
+            return False
+        headers = locate(packet.data) if packet.csum_blank or len(self._queues) > 1 else None
+        features = self._features
+        packets = [packet]
+        if packet.gso_size and packet.gso_type not in features.gso_types:
+            try:
+                packets = segment(packet)
+            except BadPacket:
+                return False
+        blank = features.csum_v4
+        if headers is not None and headers.version == 6:
+            blank = features.csum_v6
+        if not blank:
+            packets = [one if one.gso_size else complete(one) for one in packets]
+        hashed = self.hashing.hash(packet.data, headers)
+        number = self.hashing.queue(packet.data, hashed, len(self._queues))
+        rx = self._queues[number].rx
+        # The first that's dropped decides: the rest of its stream would be sent again anyway.
+        return rx is not None and all(rx.queue(one, hashed) for one in packets)
+
+    def flush(self) -> None:
+        """Put what was queued into the rings."""
+        for queue in list(self._queues):
+            self.guard(lambda queue=queue: self._flush_rx(queue))  # type: ignore[misc]
+
+    def _flush_rx(self, queue: _Queue) -> None:
+        rx = queue.rx
+        if rx is None:
+            return
+        rx.flush()
+        if self._polls and len(rx) and self._poll_timer is None:
+            deadline = self.host.now() + _POLL_NS
+            self._poll_timer = self.host.hypervisor.timers.add(deadline, self._on_poll)
+
+    def _on_poll(self) -> None:
+        self._poll_timer = None
+        self.flush()
+
+    # -- control ring --------------------------------------------------------------------------
+    def _serve_control(self) -> None:
+        if self._control is None:
+            return
+        ring, _, channel, control = self._control
+        more = True
+        while more:
+            for slot in ring.take(size=xen_netif_ctrl_request.sizeof()):
+                ring.respond(control.answer(xen_netif_ctrl_request.unpack(slot)).pack())
+            if ring.push():
+                channel.notify()
+            more = ring.final_check()
