@@ -236,6 +236,15 @@ def test_a_pv_domain_names_its_frames_by_mfn(world: World, front: Dom) -> None:
     assert copy(pv, ref(REF), page(mfn(front, 0)), 6, GNTCOPY_source_gref) == GNTST_bad_page
 
 
+def test_a_frame_that_cannot_be_written(
+    world: World, front: Dom, back: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.frames, "get_writable", lambda mfn: False)
+    assert copy(back, page(1), ref(REF), 8, GNTCOPY_dest_gref) == GNTST_general_error
+    assert_unused(world, front, REF, PAGE)
+    assert world.memory.refs(mfn(back.dom, 1)) == 1
+
+
 # -- parts of pages -----------------------------------------------------------------------------
 def test_a_part_of_a_page(world: World, front2: Dom, back: Caller) -> None:
     grant_part(front2, REF, 2, PAGE, 100, 50)

@@ -405,6 +405,37 @@ def test_a_pv_granter_counts_writable_uses(world: World, back: Caller) -> None:
     assert world.frames._writable == {}
 
 
+# -- what only goes wrong inside -----------------------------------------------------------------
+def test_a_frame_that_cannot_be_written(
+    world: World, front: Dom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a page table of a PV domain will be."""
+    pv = Caller(world, world.domain(3, GuestKind.PV))
+    grant(front, REF, 3, PAGE)
+    monkeypatch.setattr(world.frames, "get_writable", lambda mfn: False)
+    assert map_ref(pv, front, REF, 0, GNTMAP_device_map).status == GNTST_general_error
+    assert_unused(world, front, REF, PAGE)
+
+
+def test_types_and_references_are_given_back(world: World, front: Dom) -> None:
+    pv = Caller(world, world.domain(3, GuestKind.PV))
+    grant(front, REF, 3, PAGE)
+    op = map_ref(pv, front, REF, 60, GNTMAP_host_map | GNTMAP_device_map)
+    assert op.status == GNTST_general_error
+    assert world.frames._writable == {}
+    assert_unused(world, front, REF, PAGE)
+
+
+def test_nothing_to_unmap_from(world: World, front: Dom, back: Caller) -> None:
+    op = map_ref(back, front, REF, 60)
+    entry = front.grants.active.pop(REF)
+    assert unmap_ref(back, op.handle, 60) == GNTST_bad_handle
+    del world.domains[1]
+    assert unmap_ref(back, op.handle, 60) == GNTST_bad_domain
+    assert len(back.dom.crashes) == 1
+    world.domains[1], front.grants.active[REF] = front, entry
+
+
 # -- an entry that changes under our hands -------------------------------------------------------
 class Unstable:
     """Machine memory whose guest rewrites an entry whenever the hypervisor looks at it."""

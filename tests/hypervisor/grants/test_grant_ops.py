@@ -278,6 +278,20 @@ def test_cache_flush(world: World, pv: Caller) -> None:
     assert world.memory.refs(frame) == 2
 
 
+def test_long_arrays_of_flushes(pv: Caller) -> None:
+    op = abi.gnttab_cache_flush(length=64, op=GNTTAB_CACHE_CLEAN)
+    op.a.dev_bus_addr = pv_page(pv) << 12
+    assert pv.grant_op(GNTTABOP_cache_flush, *[op] * 70) == 0
+    assert pv.continued == 2
+
+
+def test_status_frames_at_a_bad_address(pv: Caller) -> None:
+    pv.dom.grants.set_version(2)
+    op = abi.gnttab_get_status_frames(dom=3, nr_frames=1, frame_list=8)
+    assert pv.grant_op(abi.GNTTABOP_get_status_frames, op) == 0
+    assert op.status == abi.GNTST_bad_virt_addr
+
+
 # -- anything at all -----------------------------------------------------------------------------
 def check_consistency(world: World) -> None:
     """No domain reaches a frame that is neither its own nor granted or foreign to it."""

@@ -164,6 +164,15 @@ def test_setup_when_memory_has_run_out(world: World, guest: Caller, dom: Dom) ->
     assert setup(guest, 3)[0] == GNTST_okay
 
 
+def test_placing_a_frame_when_memory_has_run_out(world: World, dom: Dom) -> None:
+    greedy = world.domain(2, max_pages=100_000)
+    world.frames.alloc(greedy.pool, world.memory.free_frames())
+    with pytest.raises(XenError) as error:
+        dom.grants.frame_for_map(1)
+    assert error.value.errno is Errno.EINVAL
+    assert dom.grants.frame_for_map(0) == dom.grants.shared.frames[0]
+
+
 @pytest.mark.parametrize("cmd", [GNTTABOP_setup_table, GNTTABOP_query_size])
 @pytest.mark.parametrize("count", [0, 2])
 def test_these_come_alone(guest: Caller, cmd: int, count: int) -> None:

@@ -417,6 +417,31 @@ def test_bad_exchanges(
     assert exchange(pv, given, taken, orders, done, domids)[:2] == (-errno, done)
 
 
+def test_exchange_that_runs_out_halfway(world: World) -> None:
+    """Some of the new frames were there already: they go back, and so do the old ones."""
+    pv, mfns = pv_with_pages(world, 4)
+    greedy = world.domain(2, max_pages=10_000)
+    world.frames.alloc(greedy.pool, world.memory.free_frames() - 2)
+    result, done, _ = exchange(pv, [mfns[0]], [1, 2, 3, 4], (2, 0))
+    assert (result, done) == (-Errno.ENOMEM, 0)
+    assert world.memory.free_frames() == 2
+    assert pv.dom.pool.tot_pages == 4
+
+
+def test_exchange_into_a_list_that_ends(world: World) -> None:
+    """The frames are exchanged all the same; only nobody can say where they'd belong."""
+    pv, mfns = pv_with_pages(world, 2)
+    request = xen_memory_exchange(
+        in_=xen_memory_reservation(extent_start=pv.frames(mfns), nr_extents=2, domid=DOMID_SELF),
+        out=xen_memory_reservation(extent_start=8, nr_extents=2, domid=DOMID_SELF),
+    )
+    assert pv.memory_op(XENMEM_exchange, request) == -Errno.EFAULT
+    assert request.nr_exchanged == 0
+    assert pv.dom.pool.tot_pages == 2
+    again = XENMEM_exchange | 1 << MEMOP_EXTENT_SHIFT
+    assert pv.memory_op(again, request) == -Errno.EINVAL
+
+
 def test_nothing_left_to_exchange(world: World) -> None:
     pv, mfns = pv_with_pages(world, 1)
     assert exchange(pv, mfns, [5], done=1)[:2] == (0, 1)
@@ -668,6 +693,58 @@ def test_resources(world: World, guest: Caller, dom: Dom) -> None:
     assert acquire(dom0, type=grant_table, nr_frames=64, frame_list=gfns)[0] == 0
     assert dom0.continued == 1
     assert dom0.dom.p2m.lookup(663)[0] == dom.grants.shared.frames[63]
+
+
+def test_resources_land_at_bad_places(world: World, dom: Dom) -> None:
+    dom0 = Caller(world, world.domain(0, pages=2, privileged=True))
+
+    def acquire(gfns: list[int]) -> int:
+        request = abi.xen_mem_acquire_resource(
+            domid=1, type=1, nr_frames=len(gfns), frame_list=dom0.frames(gfns)
+        )
+        return dom0.memory_op(abi.XENMEM_acquire_resource, request)
+
+    assert acquire([1 << 40]) == -Errno.EINVAL
+    assert acquire([500, 1 << 40]) == -Errno.EIO
+    assert dom0.dom.p2m.lookup(500)[0] == dom.grants.shared.frames[0]
+
+
+def test_status_frames_as_a_resource(world: World, dom: Dom) -> None:
+    dom0 = Caller(world, world.domain(0, pages=2, privileged=True))
+    request = abi.xen_mem_acquire_resource(
+        domid=1, type=1, id=1, nr_frames=2, frame_list=dom0.frames([500, 501])
+    )
+    assert dom0.memory_op(abi.XENMEM_acquire_resource, request) == -Errno.EINVAL
+    dom.grants.set_version(2)
+    assert dom0.memory_op(abi.XENMEM_acquire_resource, request) == 0
+    assert dom0.dom.p2m.lookup(501)[0] == dom.grants.shared.status[1]
+    request.id = 9
+    assert dom0.memory_op(abi.XENMEM_acquire_resource, request) == -Errno.EINVAL
+
+
+def test_the_ioreq_resource_is_for_hvm_type_domains(world: World) -> None:
+    world.domain(2, GuestKind.PV)
+    dom0 = Caller(world, world.domain(0, privileged=True))
+    request = abi.xen_mem_acquire_resource(domid=2, type=abi.XENMEM_resource_ioreq_server)
+    assert dom0.memory_op(abi.XENMEM_acquire_resource, request) == -Errno.EINVAL
+    too_far = abi.XENMEM_acquire_resource | 5 << MEMOP_EXTENT_SHIFT
+    request = abi.xen_mem_acquire_resource(domid=2, type=1, nr_frames=3, frame_list=8)
+    assert dom0.memory_op(too_far, request) == -Errno.EINVAL
+
+
+def test_unknown_resources_look_large(world: World) -> None:
+    """As in Xen 4.17, which takes the error for a number of frames."""
+    world.domain(2)
+    dom0 = Caller(world, world.domain(0, privileged=True))
+    request = abi.xen_mem_acquire_resource(domid=2, type=9)
+    assert dom0.memory_op(abi.XENMEM_acquire_resource, request) == 0
+    assert request.nr_frames == (1 << 32) - Errno.EOPNOTSUPP
+
+
+def test_operations_that_never_continue(guest: Caller) -> None:
+    addr = guest.put(bytes(256))
+    for cmd in (abi.XENMEM_memory_map, abi.XENMEM_get_sharing_freed_pages):
+        assert guest.memory_op_at(cmd | 1 << MEMOP_EXTENT_SHIFT, addr) == -Errno.ENOSYS
 
 
 def test_resources_for_a_pv_domain_come_as_mfns(world: World, dom: Dom) -> None:

@@ -335,6 +335,29 @@ def test_foreign_pages_that_cannot_be(world: World, guest: Caller, dom0: Caller,
     assert world.memory.refs(mfn(dom, 0)) == 2
 
 
+def test_a_foreign_page_over_a_special_one(world: World, dom0: Caller, dom: Dom) -> None:
+    assert add(dom0, XENMAPSPACE_shared_info, 0, 500) == 0
+    assert foreign(dom0, 2, 500, 1) == 0
+    assert mfn(dom0.dom, 500) == mfn(dom, 2)
+    shared = dom0.dom.shared_info_maddr >> PAGE_SHIFT
+    assert (world.memory.refs(shared), world.frames.gfn_of(shared)) == (1, INVALID_GFN)
+
+
+def test_a_domain_is_not_foreign_to_itself(world: World, dom0: Caller) -> None:
+    """Another control domain may arrange dom0's map, but not so."""
+    other = Caller(world, world.domain(5, privileged=True))
+    result, errs = add_batch(other, XENMAPSPACE_gmfn_foreign, [(0, 50)], domid=0, extra=0)
+    assert (result, errs) == (0, [-Errno.EINVAL])
+
+
+def test_only_ram_is_foreign_mapped(world: World, dom0: Caller) -> None:
+    """What another hardware-like domain has mapped from a third can't be mapped again."""
+    owner, middle = world.domain(3, pages=1), world.domain(4, pages=1)
+    middle.p2m.set_foreign(9, mfn(owner, 0))
+    assert foreign(dom0, 9, 50, 4) == -Errno.EINVAL
+    assert world.memory.refs(mfn(owner, 0)) == 2
+
+
 # -- removing ------------------------------------------------------------------------------------
 def test_remove_keeps_the_frame(world: World, guest: Caller, dom: Dom) -> None:
     free = world.memory.free_frames()
