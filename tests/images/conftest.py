@@ -12,10 +12,15 @@ import pytest
 
 needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb isn't here")
 
-# Both stand-ins log their arguments; `lists` is the file whose presence stands for package lists.
+# Both stand-ins log their arguments.  The presence of the file `lists` stands for the system's
+# package lists, that of `private-lists` for those in the state directory of ours.
 _APT_CACHE = r"""#!/bin/sh
 echo "apt-cache $*" >> "$FAKE_APT/log"
-[ -e "$FAKE_APT/lists" ] || exit 100
+case " $* " in
+*" Dir::State="*) lists=private-lists ;;
+*) lists=lists ;;
+esac
+[ -e "$FAKE_APT/$lists" ] || exit 100
 for last; do :; done
 [ -e "$FAKE_APT/$last.control" ] || exit 100
 cat "$FAKE_APT/$last.control"
@@ -26,7 +31,7 @@ for last; do :; done
 case " $* " in
 *" update "*)
     [ -e "$FAKE_APT/offline" ] && { echo "E: Failed to fetch lists" >&2; exit 100; }
-    touch "$FAKE_APT/lists"; rm -f "$FAKE_APT/stale" ;;
+    touch "$FAKE_APT/private-lists"; rm -f "$FAKE_APT/stale" ;;
 *" download "*)
     [ -e "$FAKE_APT/stale" ] && { echo "E: 404 Not Found" >&2; exit 100; }
     cp "$FAKE_APT/$last.deb" "./${last}_1.0_amd64.deb" ;;

@@ -60,6 +60,16 @@ def test_without_lists_they_are_fetched_into_a_private_place(
     assert private in fake_apt.log()[-1]
 
 
+def test_lists_of_an_earlier_run_are_used(
+    fake_apt: FakeApt, apt: Apt, tmp_path: Path, lines: list[str]
+) -> None:
+    fake_apt.package("tool", {"bin/tool": b"x"})
+    (fake_apt.root / "lists").rename(fake_apt.root / "private-lists")
+    Apt(tmp_path / "state", lines.append).download("tool", tmp_path / "one")
+    apt.download("tool", tmp_path / "two")
+    assert fake_apt.calls("update") == 0
+
+
 def test_stale_lists_are_fetched_anew(fake_apt: FakeApt, apt: Apt, tmp_path: Path) -> None:
     fake_apt.package("tool", {"bin/tool": b"x"})
     (fake_apt.root / "stale").touch()

@@ -53,12 +53,17 @@ class Apt:
         self._state = state
         self._say = say
         self._private = False
+        self._updated = False
 
     def show(self, package: str) -> dict[str, str]:
         """The control fields of the newest version of a package, by name."""
         self._need_apt()
         found = self._show(package)
         if found is None and not self._private:
+            # Lists that an earlier run has fetched will do.
+            self._private = True
+            found = self._show(package)
+        if found is None and not self._updated:
             self._update()
             found = self._show(package)
         if found is None:
@@ -90,7 +95,7 @@ class Apt:
         try:
             return self._download(package, into, size)
         except UserError:
-            if self._private:
+            if self._updated:
                 raise
             # Lists that are older than the archive name versions that it no longer has.
             self._update()
@@ -124,7 +129,7 @@ class Apt:
         return fields if "Version" in fields else None
 
     def _update(self) -> None:
-        self._private = True
+        self._private = self._updated = True
         self._say("fetching package lists (into the cache, no root needed) ...")
         done = self._run(["apt-get", *self._options(), "-q", "update"])
         if done.returncode:
