@@ -7,6 +7,7 @@ import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -171,7 +172,8 @@ def timed(command: Sequence[str], pattern: str, until: str, timeout: float = 600
         raise RuntimeError(f"{command[0]} took more than {timeout:g} s")
     finally:
         # Nothing of a guest is worth a clean end, and what it takes would count as its time.
-        process.kill()
+        # (Popen.kill would wait for a command that has ended, and its usage would be lost.)
+        os.kill(process.pid, signal.SIGKILL)
         usage = os.wait4(process.pid, 0)[2]
         process.returncode = -9
         result.cpu = usage.ru_utime + usage.ru_stime

@@ -254,7 +254,7 @@ def set_up(development: bool) -> None:
 CHECKS: dict[str, list[str]] = {
     "lint": ["ruff", "check", "--quiet"],
     "format": ["ruff", "format", "--check", "--quiet"],
-    "import rules": ["lint-imports", "--no-timing"],
+    "import rules": ["lint-imports"],
     "types": ["mypy", "--no-error-summary"],
 }
 
