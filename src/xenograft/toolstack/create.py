@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from xenograft.abi.hvm import params
 from xenograft.arch.x86.pvh import pvh_entry
 from xenograft.backends.console.console import ConsoleBackend
 from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.hypervisor.grants.host import map_grant
+from xenograft.hypervisor.grants.status import GrantError
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.toolstack.errors import UserError
 
@@ -103,11 +106,16 @@ def _fill_memory(domain: Domain, built: BuiltGuest) -> None:
 
 
 def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
-    """The console back end of `control` for the domain: ring page, event channel, parameters."""
+    """The console back end of `control` for the domain: ring page, event channel, parameters.
+
+    The page is granted and mapped, so that it stays where it is whatever the guest does with it.
+    """
     gfn = domain.hvm_params[params.HVM_PARAM_CONSOLE_PFN]
-    entry = domain.space.lookup(gfn)
-    if entry is None:
-        raise ValueError(f"the console page {gfn:#x} isn't populated")
+    domain.grants.seed(GNTTAB_RESERVED_CONSOLE, control.domid, gfn)
+    try:
+        page = map_grant(control.grants, domain.domid, GNTTAB_RESERVED_CONSOLE)
+    except GrantError as error:
+        raise ValueError(f"the console page {gfn:#x} isn't populated") from error
     port = domain.events.alloc_unbound(control.domid)
     domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
-    return ConsoleBackend(domain.memory, entry[0] << PAGE_SHIFT, control.events, domain.domid, port)
+    return ConsoleBackend(domain.memory, page.maddr, control.events, domain.domid, port, page.unmap)

@@ -39,9 +39,14 @@ class ConsoleBackend:
         events: EventChannels,
         guest_domid: int,
         guest_port: int,
+        release: Callable[[], None] | None = None,
     ) -> None:
-        """`events` are those of the control domain; raises XenError if the port isn't for it."""
+        """`events` are those of the control domain; raises XenError if the port isn't for it.
+
+        The page must stay the guest's until `release` is called, when the console is closed.
+        """
         self._ring = ConsoleRing(memory, page_maddr)
+        self._release = release
         self._events = events
         self._window = bytearray()
         self._waiting = bytearray()
@@ -113,13 +118,16 @@ class ConsoleBackend:
 
     def drain(self) -> None:
         """Take what is left in the ring (the guest won't notify any more: it has ended)."""
-        self._event(0)
+        if self.port is not None:
+            self._event(0)
 
     def close(self) -> None:
-        """Let go of the event channel. The output stays readable."""
+        """Let go of the event channel and the page. The output stays readable."""
         if self.port is not None:
             self._events.close(self.port)
             self.port = None
+            if self._release is not None:
+                self._release()
 
     def save(self) -> ConsoleState:
         return ConsoleState(bytes(self._window), self.dropped, bytes(self._waiting))
