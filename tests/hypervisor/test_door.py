@@ -68,3 +68,10 @@ def test_waking_again_and_again_never_blocks(door: Door) -> None:
     for _ in range(100_000):
         door.wake()
     assert not door.serve(0.0)
+
+
+def test_waking_after_the_end_does_nothing() -> None:
+    door = Door()
+    door.close()
+    door.close()
+    door.wake()

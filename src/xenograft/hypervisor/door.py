@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -27,6 +28,9 @@ class Door:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._watched = 0
+        self._closed = False
+        # Reentrant: a signal handler may wake the thread that is waking itself.
+        self._lock = threading.RLock()
         self.kick: Callable[[], None] = _nothing
 
     def post(self, function: Callable[[], None]) -> None:
@@ -37,8 +41,9 @@ class Door:
     def wake(self) -> None:
         """End a slice or a wait under way. May be called from any thread and signal handlers."""
         # A full pipe wakes the machine as well.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._wake_write, b"x")
         self.kick()
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
@@ -83,9 +88,14 @@ class Door:
         return served
 
     def close(self) -> None:
-        self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        """Let go of the descriptors; waking does nothing from now on."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._selector.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
 
 def _nothing() -> None:
