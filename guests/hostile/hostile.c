@@ -12,8 +12,10 @@
 #include "apic.h"
 #include "xen.h"
 
+/* Far from our own image, so that results which run over its end hit nothing of ours. */
 #define ARENA_PAGES 64
-static u8 arena[ARENA_PAGES][4096] PAGE_ALIGNED;
+#define arena ((u8(*)[4096])0x1800000ul)
+#define ARENA_BYTES (ARENA_PAGES * 4096)
 #define VICTIM_GFN 0x2000 /* 32 MiB: pages that may come and go */
 #define VICTIM_COUNT 0x400
 
@@ -41,7 +43,7 @@ static ulong victim(void)
 
 static ulong arena_address(void)
 {
-    return (ulong)arena + below(sizeof(arena));
+    return (ulong)arena + below(ARENA_BYTES - 4096);
 }
 
 /* Addresses: good, at the edges of pages, and bad in every way. */
@@ -84,14 +86,14 @@ static u64 some_word(void)
     case 6:
         return below(2) ? 0xffffffff : ~0ull;
     case 7:
-        return 1ull << (20 + below(44));
+        return 1ull << (25 + below(39)); /* not into our own image */
     case 8:
     case 9:
         return some_pointer();
     case 10:
         return victim();
     default:
-        return next() | 1ull << 40;
+        return next() | 1ull << 40 | 1ull << 28; /* in both widths beyond our memory */
     }
 }
 
@@ -146,11 +148,14 @@ static void plausible_memory_op(void)
 
 static bool ends_us(u32 number, const ulong *a)
 {
+    u32 command = (u32)a[0]; /* Xen takes an int */
+
     if (number == HYPERVISOR_sched_op)
-        return a[0] == SCHEDOP_shutdown || a[0] == SCHEDOP_block || a[0] == SCHEDOP_poll ||
-               a[0] == SCHEDOP_watchdog || a[0] == SCHEDOP_shutdown_code;
+        return command == SCHEDOP_shutdown || command == SCHEDOP_block ||
+               command == SCHEDOP_poll || command == SCHEDOP_watchdog ||
+               command == SCHEDOP_shutdown_code;
     if (number == HYPERVISOR_vcpu_op)
-        return a[0] == VCPUOP_down;
+        return command == VCPUOP_down;
     return number == HYPERVISOR_console_io; /* it would flood the log */
 }
 
@@ -174,7 +179,10 @@ static void random_hypercall(void *argument)
         struct multicall_entry *e = structure;
 
         a[0] = below(4) ? (ulong)e : some_pointer();
-        a[1] = below(4) ? 1 + below(2) : (ulong)some_word();
+        /* A long list is worked off piece by piece, to no end but taking long. */
+        a[1] = below(4) || leave_nothing_out ? 1 + below(2) : 100 + below(1000);
+        if (leave_nothing_out && !below(1000))
+            a[1] = (ulong)some_word();
         e[0].op = families[below(ARRAY_SIZE(families))];
         if (e[0].op == HYPERVISOR_sched_op || e[0].op == HYPERVISOR_vcpu_op ||
             e[0].op == HYPERVISOR_console_io)
@@ -334,12 +342,14 @@ void guest_main(void)
 
     state = seed * 0x9e3779b97f4a7c15ull | 1;
     leave_nothing_out = option("all", NULL, 0);
-    if (xen.present)
-        print("hostile: seed %llu, %llu hypercalls\n", seed, count);
+    if (!xen.present)
+        panic("this guest wants Xen");
+    print_sink = console_io_sink; /* what it does to its console ring is nobody's business */
+    print("hostile: seed %llu, %llu hypercalls\n", seed, count);
     for (u32 v = 32; v < 256; v++)
         if (v != VEC_USER_RETURN)
             set_vector(v, interrupt);
-    fill(arena, sizeof(arena));
+    fill(arena, ARENA_BYTES);
     while (!count || calls < count) {
         void (*what)(void *) = random_hypercall;
 

@@ -78,7 +78,7 @@ static void find_xen(void)
     }
 }
 
-static void console_io_sink(const char *text, size_t n)
+void console_io_sink(const char *text, size_t n)
 {
     console_io(CONSOLEIO_write, n, text);
 }

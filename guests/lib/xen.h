@@ -482,6 +482,7 @@ u64 system_time(void); /* ns since the machine's start, from this CPU's vcpu_tim
 long set_singleshot_timer(u64 deadline, u32 flags);
 
 void console_write(const char *text, size_t n);
+void console_io_sink(const char *text, size_t n); /* by hypercall instead of the ring */
 int console_read(void); /* the next input byte, or -1 */
 
 #endif
