@@ -92,14 +92,13 @@ class _Client:
         """Send what the socket takes; ask to be called again for the rest."""
         connection = self.connection
         try:
-            while self.sending or connection.has_output:
-                if len(self.sending) < _BATCH:
-                    parts = [self.sending]
-                    size = len(self.sending)
-                    while size < _BATCH and (message := connection.take()) is not None:
-                        parts.append(message)
-                        size += len(message)
-                    self.sending = b"".join(parts)
+            while True:
+                if not self.sending:
+                    # Nearly always there's just one reply to send.
+                    message = connection.take()
+                    if message is None:
+                        break
+                    self.sending = message if not connection.has_output else self._batch(message)
                 sent = self.sock.send(self.sending)
                 self.sending = self.sending[sent:]
         except BlockingIOError:
@@ -113,6 +112,14 @@ class _Client:
             self.server.drop(self)
         else:
             self.server.watch(self, selectors.EVENT_WRITE if self.sending else selectors.EVENT_READ)
+
+    def _batch(self, message: bytes) -> bytes:
+        """The message and those that wait behind it, to be sent in one go."""
+        parts, size = [message], len(message)
+        while size < _BATCH and (following := self.connection.take()) is not None:
+            parts.append(following)
+            size += len(following)
+        return b"".join(parts)
 
 
 class SocketServer:
@@ -174,7 +181,8 @@ class SocketServer:
         with self.lock:
             self._polling = True
             try:
-                for client in [self._unfinished.popleft() for _ in range(len(self._unfinished))]:
+                for _ in range(len(self._unfinished)):
+                    client = self._unfinished.popleft()
                     if client in self._clients:
                         client.work()
                 for key, events in ready:

@@ -81,7 +81,7 @@ class MessageReader:
 
     def feed(self, data: bytes) -> None:
         """Add bytes that have come in."""
-        self._data = self._data[self._at :] + data
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
     def next(self) -> Message | None:
