@@ -473,10 +473,16 @@ def test_any_request_has_one_reply(requests: list[tuple[int, bytes, int, bool]])
 
 
 def test_a_tree_a_thousand_levels_deep(store: Xenstore, dom0: Peer, guest: Peer) -> None:
-    store.quota.nodes = 5000
-    deep = "/".join(["d"] * 1000)
-    assert guest.write(deep, "bottom") == OK
+    deep = "/local/domain/1/" + "/".join(["d"] * 1000)
+    assert dom0.write(deep, "bottom") == OK
     assert guest.read(deep) == b"bottom"
     assert sum(1 for _ in tree.walk(store.state.root)) > 1000
     store.release(1)
     assert dom0.ls("/local/domain") == []
+
+
+def test_guests_may_not_go_that_deep(store: Xenstore, guest: Peer) -> None:
+    store.quota.depth = 10
+    assert guest.write("a/b/c/d/e/f/g", "") == OK
+    assert guest.write("a/b/c/d/e/f/g/h", "") == "ENOSPC"
+    assert guest.mkdir("x/b/c/d/e/f/g/h") == "ENOSPC"

@@ -66,6 +66,19 @@ def test_many_requests_in_one_ring(guest: GuestRing) -> None:
     assert {reply.payload for reply in replies} == {b"/local/domain/1\0"}
 
 
+def test_a_burst_is_deferred_where_there_is_a_loop(guest: GuestRing) -> None:
+    deferred: list[bool] = []
+    guest.transport._defer = lambda: deferred.append(True)
+    guest.push(wire.pack(xs_wire.XS_GET_DOMAIN_PATH, 7, 0, b"1\0") * 30)
+    guest.transport.handle()
+    assert guest.connection.unread_replies == 0
+    first = guest.pull()
+    assert len(first) < 1024
+    assert deferred == [True]
+    guest.transport.handle()
+    assert len(first + guest.pull()) == 30 * (16 + len("/local/domain/1") + 1)
+
+
 def test_one_byte_at_a_time(guest: GuestRing) -> None:
     for byte in wire.pack(xs_wire.XS_WRITE, 1, 0, b"x\0v"):
         guest.push(bytes([byte]))

@@ -22,6 +22,8 @@ class Quota(msgspec.Struct):
     """Requests in one transaction (ENOSPC)."""
     node_size: int = 2048
     """Bytes of a node's value (ENOSPC)."""
+    depth: int = 64
+    """Levels of a node that it creates (ENOSPC).  Ours: what a change costs grows with them."""
     permissions: int = 5
     """Permission entries of a node (ENOSPC)."""
     outstanding: int = 20

@@ -38,6 +38,9 @@ _FEATURES = xenstore_domain_interface.offsetof("server_features")
 _CONNECTION = xenstore_domain_interface.offsetof("connection")
 _ERROR = xenstore_domain_interface.offsetof("error")
 
+BURST = 16
+"""Requests of a domain that are answered before others get their turn."""
+
 SERVER_FEATURES = XENSTORE_SERVER_FEATURE_RECONNECTION | XENSTORE_SERVER_FEATURE_ERROR
 
 
@@ -60,7 +63,9 @@ class RingTransport:
     """Carries a connection's messages over a page; `notify` signals the event channel.
 
     Call `handle` whenever the domain has signalled.  `rebound` is told of a new (gfn, port)
-    when the domain is introduced again, and may give a new page.
+    when the domain is introduced again, and may give a new page.  `defer`, if given, is called
+    when more than BURST requests are there: whoever owns the loop is to call `handle` again
+    after it has looked at others.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class RingTransport:
         notify: Callable[[], None],
         rebound: Callable[[int, int], RingPage] | None = None,
         closed: Callable[[], None] | None = None,
+        defer: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._connection = connection
@@ -78,6 +84,8 @@ class RingTransport:
         self._notify = notify
         self._rebound = rebound
         self._closed = closed
+        self._defer = defer
+        self._burst = 0
         self._reader = wire.MessageReader()
         self._sending = b""
         self._bad = False
@@ -99,6 +107,7 @@ class RingTransport:
             if self._word(_CONNECTION) == XENSTORE_RECONNECT:
                 self._reconnect()
             moved = False
+            self._burst = 0
             # Each round empties the request ring at most once; what the guest adds while we
             # look, it has to signal again.
             for _ in range(1 + XENSTORE_RING_SIZE // wire.HEADER_SIZE):
@@ -111,6 +120,8 @@ class RingTransport:
                     break
             if moved:
                 self._notify()
+            if self._defer is not None and self._burst >= BURST:
+                self._defer()
         finally:
             self._busy = False
 
@@ -197,10 +208,13 @@ class RingTransport:
         progress = False
         try:
             while self._store.listens_to(self._connection):
+                if self._defer is not None and self._burst >= BURST:
+                    break
                 message = self._reader.next()
                 if message is None:
                     break
                 progress = True
+                self._burst += 1
                 self._store.process(self._connection, message)
         except wire.ProtocolError:
             self._fail(XENSTORE_ERROR_PROTO)

@@ -78,7 +78,7 @@ class Workspace:
     def write(self, who: Who, parts: Parts, value: bytes) -> None:
         """Set a value, creating the node and those above it where they are missing.
 
-        Raises EACCES, ENOSPC (value too long, too many nodes).
+        Raises EACCES, ENOSPC (value too long, too many nodes or levels).
         """
         node = self._writable(who, parts)
         if len(value) > self.quota.node_size and not who.privileged:
@@ -176,7 +176,7 @@ class Workspace:
         perms = above.perms.inherited_by(who)
         missing = len(parts) - depth
         total = owned.get(perms.owner, 0) + missing
-        if not who.privileged and total > self.quota.nodes:
+        if not who.privileged and (total > self.quota.nodes or len(parts) > self.quota.depth):
             raise XenError(Errno.ENOSPC)
         generation += 1
         node = Node(value, perms, generation=generation)
