@@ -8,6 +8,7 @@ large packet.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +36,14 @@ class PcapWriter:
         self.packets = 0
         self._wall_clock = wall_clock
         self._file = path.open("wb")
-        self._file.write(_HEADER.pack(_MAGIC_NS, 2, 4, 0, 0, SNAPLEN, _LINKTYPE_ETHERNET))
-        # Somebody may look at the file while the guest runs.
-        self._file.flush()
+        try:
+            self._file.write(_HEADER.pack(_MAGIC_NS, 2, 4, 0, 0, SNAPLEN, _LINKTYPE_ETHERNET))
+            # Somebody may look at the file while the guest runs.
+            self._file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise
 
     def write(self, packet: Packet) -> None:
         """Add a packet, with the present time."""
