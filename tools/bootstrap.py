@@ -252,7 +252,7 @@ def set_up(development: bool) -> None:
 
 
 CHECKS: dict[str, list[str]] = {
-    "lint": ["ruff", "check", "--quiet"],
+    "lint": ["ruff", "check", "--quiet", "--output-format=concise"],
     "format": ["ruff", "format", "--check", "--quiet"],
     "import rules": ["lint-imports"],
     "types": ["mypy", "--no-error-summary"],
