@@ -385,3 +385,30 @@ class TestState:
         guest.cpu.set("rip", 0)
         guest.space.write(0x1000, bytes.fromhex("0f01c1"))
         assert guest.run(ExitReason.HYPERCALL)[1] == 2 << 2
+
+
+class TestControls:
+    @pytest.mark.parametrize(
+        ("text", "limits"),
+        [
+            ("mov %cr4,%rax; or $0x10000,%rax; mov %rax,%cr4", (0x7407FF, 0xD01, 0x203)),
+            ("mov $0xc0000080,%ecx; rdmsr; or $0x800,%eax; wrmsr", (0x7507FF, 0x501, 0x203)),
+            (
+                "mov %cr4,%rax; or $0x40000,%rax; mov %rax,%cr4\n"
+                "xor %ecx,%ecx; xor %edx,%edx; mov $0x203,%eax; xsetbv",
+                (0x7507FF, 0xD01, 3),
+            ),
+        ],
+    )
+    def test_hidden_bits_fault(self, guest: Bench, text: str, limits: tuple[int, int, int]) -> None:
+        """FSGSBASE, NXE and PKRU: allowed at first, refused once the policy hides them."""
+        guest.cpu.pass_msrs([0xC0000080])
+        guest.gate(13, HANDLERS)
+        guest.load("hlt", at=HANDLERS)
+        guest.load(text + "\nhlt")
+        guest.run(ExitReason.HALT)
+        assert guest.cpu.get("rip") < HANDLERS
+        guest.long_mode()
+        guest.cpu.limit_controls(*limits)
+        guest.run(ExitReason.HALT)
+        assert guest.cpu.get("rip") == HANDLERS + 1

@@ -18,15 +18,13 @@ Guest-virtual addresses equal guest-physical ones, unless `FakeCpu.paging` holds
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from bisect import bisect_right, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
+from xenograft.engine.fake_memory import FakeMemory, FakeSpace
 from xenograft.engine.protocol import (
     P2M_PRESENT,
-    P2M_RWX,
     P2M_WRITE,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -40,260 +38,7 @@ from xenograft.engine.protocol import (
 CPL0_64 = 3 << 2
 """Exit flags of a 64-bit kernel: CPL 0, mode 3."""
 
-GFN_LIMIT = 1 << 36
-"""Second-stage spaces have 48 address bits."""
-
 RFLAGS_IF = 1 << 9
-
-
-class FakeMemory:
-    """`MachineMemory` as one bytearray per touched frame.
-
-    Frames are handed out lowest first, so that a test sees the same mfns each time.  The owner
-    of a free frame is -1 and its count 0.  Dirty logging is always on.
-    """
-
-    def __init__(self, frames: int) -> None:
-        if frames < 1:
-            raise ValueError("a machine needs at least one frame")
-        self.frames = frames
-        self._data: dict[int, bytearray] = {}
-        self._owner: dict[int, int] = {}
-        self._refs: dict[int, int] = {}
-        self._dirty: set[int] = set()
-        self._log_dirty = False
-        self._extents: list[tuple[int, int]] = [(0, frames)]
-
-    # -- the frame table -------------------------------------------------------------------
-    def alloc(self, owner: int, count: int = 1) -> list[tuple[int, int]]:
-        if count < 0:
-            raise ValueError("negative count")
-        if count > self.free_frames():
-            raise MemoryError(f"{count} frames asked for, {self.free_frames()} free")
-        taken: list[tuple[int, int]] = []
-        while count:
-            start, length = self._extents.pop(0)
-            take = min(length, count)
-            if take < length:
-                self._extents.insert(0, (start + take, length - take))
-            taken.append((start, take))
-            count -= take
-            for mfn in range(start, start + take):
-                self._owner[mfn] = owner
-                self._refs[mfn] = 1
-        return taken
-
-    def free(self, mfn: int, count: int = 1) -> None:
-        self._check(mfn, count)
-        for frame in range(mfn, mfn + count):
-            if self._refs.get(frame, 0) != 1:
-                raise ValueError(f"frame {frame:#x} has {self.refs(frame)} references, not 1")
-        for frame in range(mfn, mfn + count):
-            self._release(frame)
-
-    def _release(self, mfn: int) -> None:
-        del self._owner[mfn], self._refs[mfn]
-        self._data.pop(mfn, None)
-        self._dirty.discard(mfn)
-        start, length = mfn, 1
-        at = bisect_right(self._extents, (mfn, 0))
-        if at < len(self._extents) and self._extents[at][0] == mfn + 1:
-            length += self._extents.pop(at)[1]
-        if at > 0 and sum(self._extents[at - 1]) == mfn:
-            before = self._extents.pop(at - 1)
-            start, length = before[0], before[1] + length
-        insort(self._extents, (start, length))
-
-    def free_frames(self) -> int:
-        return sum(length for _, length in self._extents)
-
-    def owner(self, mfn: int) -> int:
-        self._check(mfn)
-        return self._owner.get(mfn, -1)
-
-    def set_owner(self, mfn: int, owner: int) -> None:
-        self._allocated(mfn)
-        self._owner[mfn] = owner
-
-    def get_ref(self, mfn: int) -> int:
-        self._allocated(mfn)
-        self._refs[mfn] += 1
-        return self._refs[mfn]
-
-    def put_ref(self, mfn: int) -> int:
-        self._allocated(mfn)
-        if self._refs[mfn] == 1:
-            self._release(mfn)
-            return 0
-        self._refs[mfn] -= 1
-        return self._refs[mfn]
-
-    def refs(self, mfn: int) -> int:
-        self._check(mfn)
-        return self._refs.get(mfn, 0)
-
-    def _check(self, mfn: int, count: int = 1) -> None:
-        if mfn < 0 or count < 0 or mfn + count > self.frames:
-            raise IndexError(f"frame {mfn:#x} (+{count}) is outside the machine")
-
-    def _allocated(self, mfn: int) -> None:
-        self._check(mfn)
-        if mfn not in self._refs:
-            raise ValueError(f"frame {mfn:#x} is free")
-
-    # -- contents ------------------------------------------------------------------------------
-    def _span(self, maddr: int, size: int) -> Iterator[tuple[int, int, int]]:
-        """(mfn, offset, length) of each frame touched by [maddr, maddr + size)."""
-        if maddr < 0 or size < 0 or maddr + size > self.frames << PAGE_SHIFT:
-            raise IndexError(f"machine address {maddr:#x} (+{size}) is outside the machine")
-        while size:
-            offset = maddr & (PAGE_SIZE - 1)
-            length = min(size, PAGE_SIZE - offset)
-            yield maddr >> PAGE_SHIFT, offset, length
-            maddr += length
-            size -= length
-
-    def read(self, maddr: int, size: int) -> bytes:
-        parts = []
-        for mfn, offset, length in self._span(maddr, size):
-            frame = self._data.get(mfn)
-            parts.append(bytes(length) if frame is None else frame[offset : offset + length])
-        return b"".join(parts)
-
-    def write(self, maddr: int, data: bytes) -> None:
-        done = 0
-        for mfn, offset, length in self._span(maddr, len(data)):
-            frame = self._data.get(mfn)
-            if frame is None:
-                frame = self._data[mfn] = bytearray(PAGE_SIZE)
-            frame[offset : offset + length] = data[done : done + length]
-            if self._log_dirty:
-                self._dirty.add(mfn)
-            done += length
-
-    def read_u32(self, maddr: int) -> int:
-        return int.from_bytes(self.read(maddr, 4), "little")
-
-    def write_u32(self, maddr: int, value: int) -> None:
-        self.write(maddr, value.to_bytes(4, "little"))
-
-    def read_u64(self, maddr: int) -> int:
-        return int.from_bytes(self.read(maddr, 8), "little")
-
-    def write_u64(self, maddr: int, value: int) -> None:
-        self.write(maddr, value.to_bytes(8, "little"))
-
-    def _bit(self, maddr: int, bit: int, value: bool) -> bool:
-        if maddr < 0 or bit < 0:
-            raise IndexError("negative address or bit number")
-        at, mask = maddr + bit // 8, 1 << (bit % 8)
-        byte = self.read(at, 1)[0]
-        # A bit that doesn't change isn't a write: the frame stays clean.
-        if bool(byte & mask) != value:
-            self.write(at, bytes([byte ^ mask]))
-        return bool(byte & mask)
-
-    def test_and_set_bit(self, maddr: int, bit: int) -> bool:
-        return self._bit(maddr, bit, True)
-
-    def test_and_clear_bit(self, maddr: int, bit: int) -> bool:
-        return self._bit(maddr, bit, False)
-
-    def compare_exchange_u32(self, maddr: int, expected: int, value: int) -> int:
-        found = self.read_u32(maddr)
-        if found == expected:
-            self.write_u32(maddr, value)
-        return found
-
-    def set_dirty_logging(self, on: bool, /) -> None:
-        self._log_dirty = on
-        self._dirty.clear()
-
-    def dirty_frames(self, clear: bool = True) -> list[int]:
-        frames = sorted(self._dirty)
-        if clear:
-            self._dirty.clear()
-        return frames
-
-    def digest(self, mfns: list[tuple[int, int]]) -> bytes:
-        sha = hashlib.sha256()
-        for mfn, count in mfns:
-            self._check(mfn, count)
-            for frame in range(mfn, mfn + count):
-                sha.update(self.read(frame << PAGE_SHIFT, PAGE_SIZE))
-        return sha.digest()
-
-    def close(self) -> None:
-        self._data.clear()
-
-
-class FakeSpace:
-    """`AddressSpace` as a dict from gfn to (mfn, flags). Takes no references to frames."""
-
-    def __init__(self, memory: FakeMemory) -> None:
-        self.memory = memory
-        self._map: dict[int, tuple[int, int]] = {}
-
-    @staticmethod
-    def _check(gfn: int, count: int) -> None:
-        if gfn < 0 or count < 0 or gfn + count > GFN_LIMIT:
-            raise IndexError(f"gfn {gfn:#x} (+{count}) is outside the space")
-
-    def map(self, gfn: int, mfn: int, count: int = 1, flags: int = P2M_RWX) -> None:
-        self._check(gfn, count)
-        if mfn < 0 or mfn + count > self.memory.frames:
-            raise IndexError(f"frame {mfn:#x} (+{count}) is outside the machine")
-        if not flags & P2M_PRESENT:
-            raise ValueError("an entry needs P2M_PRESENT")
-        for i in range(count):
-            self._map[gfn + i] = (mfn + i, flags)
-
-    def unmap(self, gfn: int, count: int = 1) -> None:
-        self._check(gfn, count)
-        for i in range(count):
-            self._map.pop(gfn + i, None)
-
-    def lookup(self, gfn: int) -> tuple[int, int] | None:
-        return self._map.get(gfn)
-
-    def entries(self) -> list[tuple[int, int, int, int]]:
-        runs: list[tuple[int, int, int, int]] = []
-        for gfn in sorted(self._map):
-            mfn, flags = self._map[gfn]
-            if runs:
-                start, first, count, before = runs[-1]
-                if (start + count, first + count, before) == (gfn, mfn, flags):
-                    runs[-1] = (start, first, count + 1, flags)
-                    continue
-            runs.append((gfn, mfn, 1, flags))
-        return runs
-
-    def _span(self, gpa: int, size: int, needed: int) -> list[tuple[int, int]]:
-        """(maddr, length) of each page of [gpa, gpa + size); AccessError if one is missing."""
-        spans = []
-        while size:
-            entry = self._map.get(gpa >> PAGE_SHIFT)
-            if entry is None or entry[1] & needed != needed:
-                raise AccessError(gpa)
-            offset = gpa & (PAGE_SIZE - 1)
-            length = min(size, PAGE_SIZE - offset)
-            spans.append((entry[0] << PAGE_SHIFT | offset, length))
-            gpa += length
-            size -= length
-        return spans
-
-    def read(self, gpa: int, size: int) -> bytes:
-        spans = self._span(gpa, size, P2M_PRESENT)
-        return b"".join(self.memory.read(maddr, length) for maddr, length in spans)
-
-    def write(self, gpa: int, data: bytes) -> None:
-        done = 0
-        for maddr, length in self._span(gpa, len(data), P2M_WRITE):
-            self.memory.write(maddr, data[done : done + length])
-            done += length
-
-    def close(self) -> None:
-        self._map.clear()
 
 
 class Answer(NamedTuple):
@@ -692,6 +437,9 @@ class FakeCpu:
             self._open_ports.difference_update(ports)
         else:
             self._open_ports.update(ports)
+
+    def limit_controls(self, cr4: int, efer: int, xcr0: int, /) -> None:
+        self.calls.append(("limit_controls", (cr4, efer, xcr0)))
 
     def fast_hypercalls(self, table: list[tuple[int, int, int]]) -> None:
         self._fast = {(number, first): result for number, first, result in table}

@@ -203,17 +203,25 @@ def cr4_valid_bits(policy: CpuPolicy) -> int:
     return bits
 
 
+_EFER_FEATURES = (
+    ("syscall", r.EFER_SCE),
+    ("lm", r.EFER_LME | r.EFER_LMA),
+    ("nx", r.EFER_NXE),
+    ("svm", r.EFER_SVME),
+    ("ffxsr", r.EFER_FFXSE),
+)
+
+
+def efer_valid_bits(policy: CpuPolicy) -> int:
+    """Bits of EFER whose feature the policy shows."""
+    return sum(bits for name, bits in _EFER_FEATURES if policy.has(name))
+
+
 def efer_error(policy: CpuPolicy, efer: int, paging: bool = True) -> str:
     """Why a value of EFER isn't allowed (hvm_efer_valid); "" if it is."""
     if efer & ~r.EFER_KNOWN_MASK:
         return "unknown bits"
-    for name, bits in (
-        ("syscall", r.EFER_SCE),
-        ("lm", r.EFER_LME | r.EFER_LMA),
-        ("nx", r.EFER_NXE),
-        ("svm", r.EFER_SVME),
-        ("ffxsr", r.EFER_FFXSE),
-    ):
+    for name, bits in _EFER_FEATURES:
         if efer & bits and not policy.has(name):
             return f"a bit of the hidden feature {name}"
     if efer & r.EFER_LMA and not (efer & r.EFER_LME and paging):

@@ -130,6 +130,12 @@ void engine_mark_code(struct engine *e, uint64_t mfn);
 
 /* -- vCPUs ---------------------------------------------------------------------------- */
 
+/* VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE SMEP SMAP PKE */
+#define CR4_VALID 0x7507ffull
+/* SCE LME LMA NXE */
+#define EFER_VALID 0xd01ull
+#define XCR0_VALID 0x203ull /* x87, SSE, PKRU */
+
 #define LOG_MAX 8
 #define INJECTIONS 64
 
@@ -201,6 +207,7 @@ struct vcpu {
     uint8_t ports[8192]; /* bit set: the port exits */
     struct tsc tsc;
     uint32_t pause_every, pauses;
+    uint64_t cr4_valid, efer_valid;
     uint64_t entropy;
 };
 

@@ -461,6 +461,17 @@ static PyObject *cpu_pass_msrs(struct vcpu *v, PyObject *indices)
     Py_RETURN_NONE;
 }
 
+static PyObject *cpu_limit_controls(struct vcpu *v, PyObject *args)
+{
+    unsigned long long cr4, efer, xcr0;
+    if (!PyArg_ParseTuple(args, "KKK", &cr4, &efer, &xcr0) || !open_cpu(v))
+        return NULL;
+    v->cr4_valid = cr4 & CR4_VALID;
+    v->efer_valid = efer & EFER_VALID;
+    ENV_FEATURES(v->env, FEAT_XSAVE_COMP_LO) = xcr0 & XCR0_VALID;
+    Py_RETURN_NONE;
+}
+
 static PyObject *cpu_trap_ports(struct vcpu *v, PyObject *args)
 {
     unsigned int first, last;
@@ -534,6 +545,8 @@ static PyObject *cpu_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     v->vector = v->taken = v->line_vector = -1;
     v->reason = EXIT_NONE;
     v->tsc = (struct tsc){false, 1000000, 0};
+    v->cr4_valid = CR4_VALID;
+    v->efer_valid = EFER_VALID;
     memset(v->ports, 0xff, sizeof(v->ports));
     v->next = e->vcpus;
     e->vcpus = v;
@@ -590,7 +603,8 @@ static PyMethodDef methods[] = {
     METHOD(interruptible, METH_NOARGS), METHOD(injections, METH_NOARGS),
     METHOD(translate, METH_O), METHOD(read, METH_VARARGS), METHOD(write, METH_VARARGS),
     METHOD(flush_tlb, METH_NOARGS), METHOD(set_cpuid, METH_O), METHOD(fast_hypercalls, METH_O),
-    METHOD(pass_msrs, METH_O), METHOD(trap_ports, METH_VARARGS),
+    METHOD(pass_msrs, METH_O), METHOD(limit_controls, METH_VARARGS),
+    METHOD(trap_ports, METH_VARARGS),
     METHOD(set_tsc, METH_VARARGS | METH_KEYWORDS), METHOD(tsc, METH_NOARGS),
     METHOD(pause_exits, METH_O), METHOD(close, METH_NOARGS),
     {NULL, NULL, 0, NULL},

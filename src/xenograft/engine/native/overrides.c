@@ -24,13 +24,10 @@ enum { VECTOR_DB = 1, VECTOR_UD = 6, VECTOR_GP = 13 };
 #define CR4_PAE (1ull << 5)
 #define CR4_OSXSAVE (1ull << 18)
 #define CR4_PKE (1ull << 22)
-/* VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE SMEP SMAP PKE */
-#define CR4_VALID 0x7507ffull
 #define EFER_SCE 1ull
 #define EFER_LME (1ull << 8)
 #define EFER_LMA (1ull << 10)
 #define EFER_NXE (1ull << 11)
-#define EFER_VALID (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 #define CR3_RESERVED (~0ull << 52)
 
 __thread struct vcpu *xg_current __attribute__((tls_model("initial-exec")));
@@ -335,7 +332,7 @@ void NAME(helper_write_crN)(void *env, int reg, uint64_t value)
         bad = ENV_HFLAGS(env) & HF_LMA && value & CR3_RESERVED;
         break;
     case 4:
-        bad = value & ~CR4_VALID || (ENV_HFLAGS(env) & HF_LMA && !(value & CR4_PAE));
+        bad = value & ~xg_current->cr4_valid || (ENV_HFLAGS(env) & HF_LMA && !(value & CR4_PAE));
         break;
     case 8:
         bad = value >> 4;
@@ -419,7 +416,7 @@ void NAME(helper_wrmsr)(void *env)
     }
     switch (index) {
     case 0xc0000080:
-        bad = value & ~EFER_VALID ||
+        bad = value & ~v->efer_valid ||
               (ENV_CR(env, 0) & CR0_PG && (value ^ ENV_EFER(env)) & EFER_LME);
         value = (value & ~EFER_LMA) | (ENV_EFER(env) & EFER_LMA);
         break;

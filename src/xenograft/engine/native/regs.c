@@ -317,7 +317,7 @@ static void set_features(void *env)
     /* LAHF_LM CR8LEGACY ABM SSE4A 3DNOWPREFETCH */
     ENV_FEATURES(env, FEAT_8000_0001_ECX) = 1u << 0 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8;
     ENV_FEATURES(env, FEAT_XSAVE) = 1u << 0 | 1u << 2; /* XSAVEOPT XGETBV1 */
-    ENV_FEATURES(env, FEAT_XSAVE_COMP_LO) = 3 | 1u << 9;
+    ENV_FEATURES(env, FEAT_XSAVE_COMP_LO) = XCR0_VALID;
 }
 
 static void set_by_name(struct vcpu *v, const char *name, uint64_t value)

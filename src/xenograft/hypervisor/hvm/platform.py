@@ -96,6 +96,9 @@ class HvmPlatform:
         vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
         cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
         cpu.pass_msrs(self.msrs[vcpu.vcpu_id].engine_msrs())
+        cpu.limit_controls(
+            pvh.cr4_valid_bits(self.policy), pvh.efer_valid_bits(self.policy), self.policy.xcr0_mask
+        )
         cpu.set("entropy", hypervisor.entropy_for(domain.domid, vcpu.vcpu_id))
         self.set_tsc(vcpu)
         if hypervisor.instruments.hypercall_enter is None:
