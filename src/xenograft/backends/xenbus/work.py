@@ -48,17 +48,19 @@ class Outcome(Generic[T]):
 class _Job:
     """A job on its way."""
 
-    __slots__ = ("done", "outcome", "ready", "work")
+    __slots__ = ("done", "exclusive", "outcome", "ready", "work")
 
     def __init__(
         self,
         work: Callable[[], object],
         done: Callable[[Outcome[object]], None],
         ready: threading.Event | None,
+        exclusive: bool,
     ) -> None:
         self.work = work
         self.done = done
         self.ready = ready
+        self.exclusive = exclusive
         self.outcome: Outcome[object] | None = None
 
     def run(self) -> None:
@@ -82,6 +84,8 @@ class WorkPool:
         self._limit = 1 if self._virtual else threads
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._active = 0
+        self._alone = False
         self._queue: deque[_Job] = deque()
         self._finished: deque[_Job] = deque()
         self._timers: dict[_Job, Timer] = {}
@@ -89,6 +93,7 @@ class WorkPool:
         self._condition = threading.Condition(self._lock)
         self._came_home = threading.Condition(self._lock)
         self._posted = False
+        self._after: list[Callable[[], None]] = []
         self._closing = False
         self.outstanding = 0
         """Jobs whose `done` has not been called."""
@@ -98,15 +103,18 @@ class WorkPool:
         work: Callable[[], T],
         done: Callable[[Outcome[T]], None],
         cost: int = DEFAULT_COST_NS,
+        *,
+        exclusive: bool = False,
     ) -> None:
         """Have `work` done, and then `done` called with how it ended.
 
-        `cost` is how long that takes on the virtual clock, in ns.  Only the machine's thread may
-        call this.
+        `cost` is how long that takes on the virtual clock, in ns.  An `exclusive` job begins when
+        those submitted before it have ended, and those after it wait for its end.  Only the
+        machine's thread may call this.
         """
         hypervisor = self._hypervisor
         ready = threading.Event() if self._virtual else None
-        job = _Job(work, done, ready)  # type: ignore[arg-type]  # both are of the same T
+        job = _Job(work, done, ready, exclusive)  # type: ignore[arg-type]  # of the same T
         self.outstanding += 1
         if self._virtual:
             deadline = hypervisor.clock.now() + max(cost, 1)
@@ -130,22 +138,46 @@ class WorkPool:
         while True:
             with condition:
                 self._idle += 1
-                while not self._queue and not self._closing:
+                while not self._may_begin() and not (self._closing and not self._queue):
                     condition.wait()
                 self._idle -= 1
                 if not self._queue:
                     return
                 job = self._queue.popleft()
+                self._active += 1
+                self._alone = job.exclusive
             job.run()
-            if job.ready is not None:
-                job.ready.set()
-                continue
             with condition:
+                self._active -= 1
+                self._alone = False
+                if self._queue:
+                    condition.notify_all()
+                if job.ready is not None:
+                    job.ready.set()
+                    continue
                 self._finished.append(job)
                 self._came_home.notify()
                 post, self._posted = not self._posted, True
             if post:
                 self._hypervisor.door.post(self._serve)
+
+    def _may_begin(self) -> bool:
+        """Whether the first job that waits may begin (the lock is held)."""
+        if not self._queue or self._alone:
+            return False
+        return not (self._queue[0].exclusive and self._active)
+
+    def after_batch(self, function: Callable[[], None]) -> None:
+        """Call `function` once all jobs that have ended by now are done.
+
+        For use in a job's `done`: so that one notice serves many answers.
+        """
+        self._after.append(function)
+
+    def _run_after(self) -> None:
+        after, self._after = self._after, []
+        for function in after:
+            function()
 
     def _serve(self) -> None:
         """Bring the finished jobs home (real clock)."""
@@ -157,6 +189,7 @@ class WorkPool:
             self._hypervisor.door.expect(-1)
             self.outstanding -= 1
             job.finish()
+        self._run_after()
 
     def _finish_virtual(self, job: _Job) -> None:
         timer = self._timers.pop(job, None)
@@ -166,6 +199,7 @@ class WorkPool:
         job.ready.wait()
         self.outstanding -= 1
         job.finish()
+        self._run_after()
 
     def drain(self) -> None:
         """Wait until nothing is outstanding, bringing the jobs home at once."""

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The block device of a back end (``backend/vbd/<domid>/<number>``).
+
+Which nodes there are and what they mean: public/io/blkif.h; who writes them: libxl's disk code
+and Linux's blkback, whose features this back end offers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from xenograft.abi.errno import Errno
+from xenograft.abi.io.blkif import (
+    BLKIF_OP_READ,
+    BLKIF_OP_WRITE_BARRIER,
+    VDISK_CDROM,
+    VDISK_READONLY,
+    VDISK_REMOVABLE,
+)
+from xenograft.abi.io.xenbus import XenbusState
+from xenograft.backends.block.images.image import Image, ImageError
+from xenograft.backends.block.images.open import open_image
+from xenograft.backends.block.images.raw import RawImage
+from xenograft.backends.block.metrics import BlockMetrics
+from xenograft.backends.block.persist import BlockState, QueueState
+from xenograft.backends.block.protocol import (
+    MAX_INDIRECT_SEGMENTS,
+    SECTOR_SHIFT,
+    SECTOR_SIZE,
+    Request,
+    layout_of,
+)
+from xenograft.backends.block.queue import BlockQueue
+from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
+
+if TYPE_CHECKING:
+    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.work import Outcome
+
+T = TypeVar("T")
+
+MAX_QUEUES = 4
+MAX_RING_PAGE_ORDER = 4
+
+MAX_BYTES_UNDER_WAY = 32 << 20
+"""What a device holds of its guest's data at most; further requests wait in the ring."""
+
+MAX_REQUESTS_UNDER_WAY = 1024
+
+IMMEDIATE_BYTES = 4 << 20
+"""Bytes that a device reads at once before it leaves the rest to the host's threads."""
+
+_COST_NS = 80_000
+_BYTES_PER_NS = 1
+_LOGGED_ERRORS = 10
+
+_FORMATS = {"aio": "raw", "raw": "raw", "tap": "raw", "qcow2": "qcow2"}
+_UNKNOWN_FORMATS = ("qcow", "vhd", "vpc", "qed")
+
+
+def parse_params(params: str) -> tuple[str, str]:
+    """(path, format) of a `params` node: a path, or ``aio:PATH``, ``qcow2:PATH``.
+
+    >>> parse_params("qcow2:/images/a.qcow2")
+    ('/images/a.qcow2', 'qcow2')
+    """
+    prefix, colon, path = params.partition(":")
+    if colon and (prefix in _FORMATS or prefix in _UNKNOWN_FORMATS):
+        return path, _FORMATS.get(prefix, prefix)
+    return params, "raw"
+
+
+class BlockDevice(XenbusDevice):
+    """A disk or CD drive that a guest sees."""
+
+    kind: ClassVar[str] = "vbd"
+
+    def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
+        super().__init__(host, path, domid, devid)
+        self.metrics = BlockMetrics()
+        self.image: Image | None = None
+        """What is in the drive; None: nothing."""
+        self.sectors = 0
+        self.readonly = False
+        self.cdrom = False
+        self.queues: list[BlockQueue] = []
+        self.stalled: dict[BlockQueue, None] = {}
+        """Queues with requests that had to wait for room."""
+        self.provided: Image | None = None
+        """An image that was opened already, for the next `offer`."""
+        self._params: str | None = None
+        self._requests = 0
+        self._writes = 0
+        self._bytes = 0
+        self._immediate = 0
+        self._deferred: deque[tuple[BlockQueue, Request]] = deque()
+        self._barrier = False
+        self._starting = False
+
+    # -- states ----------------------------------------------------------------------------------
+    def offer(self) -> None:
+        if self.image is None:
+            self._open()
+        self.write("hotplug-status", "connected")
+        self.publish(
+            {
+                "feature-max-indirect-segments": MAX_INDIRECT_SEGMENTS,
+                "multi-queue-max-queues": MAX_QUEUES,
+                "max-ring-page-order": MAX_RING_PAGE_ORDER,
+            }
+        )
+        if self._params is None:
+            self._params = self.read("params", "")
+            self.watch(f"{self.path}/params", lambda _path: self._params_changed())
+
+    def _open(self) -> None:
+        """Open the image that the nodes name."""
+        self.cdrom = self.read("device-type") == "cdrom"
+        self.readonly = self.cdrom or self.read("mode", "r") == "r"
+        image, self.provided = self.provided, None
+        if image is None:
+            params = self.read("params", "") or ""
+            if not params:
+                if not self.cdrom:
+                    raise DeviceError(Errno.ENOENT, f"{self.path}/params names no image")
+                self.sectors = 0
+                return
+            try:
+                image = open_image(*parse_params(params), self.readonly)
+            except ImageError as error:
+                raise DeviceError(Errno.EIO, str(error)) from None
+        self._insert(image)
+
+    def _insert(self, image: Image | None) -> None:
+        self.image = image
+        self.sectors = 0 if image is None else image.size >> SECTOR_SHIFT
+        if image is None:
+            return
+        nodes: dict[str, str | int] = {"node": image.path, "physical-device-path": image.path}
+        if isinstance(image, RawImage) and image.is_device:
+            nodes["physical-device"] = f"{image.device[0]:x}:{image.device[1]:x}"
+        self.publish(nodes)
+
+    def connect(self) -> None:
+        layout = layout_of(self.read_frontend("protocol"))
+        if layout is None:
+            raise DeviceError(Errno.EINVAL, f"{self.frontend}/protocol is unknown")
+        queues = self.frontend_number("multi-queue-num-queues", 1, MAX_QUEUES + 1)
+        order = self.frontend_number("ring-page-order", 0, MAX_RING_PAGE_ORDER + 1)
+        persistent = self.frontend_number("feature-persistent", 0) != 0
+        if not queues:
+            raise DeviceError(Errno.EINVAL, f"{self.frontend}/multi-queue-num-queues is 0")
+        for index in range(queues):
+            base = "" if queues == 1 else f"queue-{index}/"
+            port = self.frontend_number(f"{base}event-channel")
+            pages = self.host.map_pages(self.domid, self._ring_refs(base, order))
+            try:
+                queue = BlockQueue(self, index, layout, pages, port, persistent)
+            except BaseException:
+                pages.unmap()
+                raise
+            self.queues.append(queue)
+        self.publish(self._properties())
+
+    def _ring_refs(self, base: str, order: int) -> list[int]:
+        first = self.read_frontend(f"{base}ring-ref0")
+        if order == 0 and first is None:
+            return [self.frontend_number(f"{base}ring-ref")]
+        return [self.frontend_number(f"{base}ring-ref{i}") for i in range(1 << order)]
+
+    def _properties(self) -> dict[str, str | int]:
+        nodes: dict[str, str | int] = {
+            "feature-flush-cache": 1,
+            "feature-barrier": 1,
+            "feature-persistent": 1,
+            "sectors": self.sectors,
+            "info": self._info(),
+            "sector-size": SECTOR_SIZE,
+            "physical-sector-size": SECTOR_SIZE,
+        }
+        image = self.image
+        granularity = 0 if image is None or self.readonly else image.discard_granularity
+        if granularity and self.read("discard-enable", "1") != "0":
+            nodes |= {
+                "discard-granularity": granularity,
+                "discard-alignment": 0,
+                "discard-secure": 0,
+                "feature-discard": 1,
+            }
+        return nodes
+
+    def _info(self) -> int:
+        cdrom = VDISK_CDROM | VDISK_REMOVABLE if self.cdrom else 0
+        return cdrom | (VDISK_READONLY if self.readonly else 0)
+
+    def connected(self) -> None:
+        for queue in self.queues:
+            queue.process()
+
+    def disconnect(self) -> None:
+        for queue in self.queues:
+            queue.close()
+        self.queues.clear()
+        self.stalled.clear()
+        self._deferred.clear()
+
+    def busy(self) -> bool:
+        return self._requests > 0
+
+    def release(self) -> None:
+        image, self.image = self.image, None
+        if image is not None:
+            self._close_image(image)
+        if self.provided is not None:
+            self._close_image(self.provided)
+            self.provided = None
+
+    def _close_image(self, image: Image) -> None:
+        try:
+            image.close()
+        except OSError as error:
+            self.host.log(f"{self.path}: closing {image.path}: {error.strerror or error}")
+
+    # -- changes while the guest runs ------------------------------------------------------------
+    def _params_changed(self) -> None:
+        """The toolstack has put another medium into the drive."""
+        params = self.read("params", "") or ""
+        if params == self._params or not self.cdrom:
+            return
+        self._params = params
+        try:
+            image = open_image(*parse_params(params), True) if params else None
+        except ImageError as error:
+            self.host.log(f"{self.path}: {error}")
+            image = None
+        self.change_medium(image)
+
+    def change_medium(self, image: Image | None) -> None:
+        """Put another image into a CD drive, or none.  Raises DeviceError for a disk."""
+        if not self.cdrom:
+            raise DeviceError(Errno.EINVAL, f"{self.path} is no CD drive")
+        old = self.image
+        self._insert(image)
+        if old is not None:
+            # Requests under way still read from the old one, and are done before this is.
+            self.host.work.submit(
+                old.close, lambda outcome: self._old_closed(old, outcome.error), exclusive=True
+            )
+        self._announce()
+
+    def _old_closed(self, old: Image, error: BaseException | None) -> None:
+        if error is not None:
+            self.host.log(f"{self.path}: closing {old.path}: {error}")
+
+    def resize(self) -> None:
+        """The image may have another size by now: tell the front end."""
+        if self.image is not None:
+            sectors = self.image.refresh() >> SECTOR_SHIFT
+            if sectors != self.sectors:
+                self.sectors = sectors
+                self._announce()
+
+    def _announce(self) -> None:
+        """Write the size, and the state again, which makes the front end look."""
+        if self.state is XenbusState.Connected:
+            self.publish({"sectors": self.sectors, "state": int(self.state)})
+
+    # -- requests --------------------------------------------------------------------------------
+    @property
+    def has_room(self) -> bool:
+        """Whether more requests may be taken from a ring."""
+        return (
+            self._bytes < MAX_BYTES_UNDER_WAY
+            and self._requests < MAX_REQUESTS_UNDER_WAY
+            and len(self._deferred) < MAX_REQUESTS_UNDER_WAY
+        )
+
+    def order(self, queue: BlockQueue, request: Request) -> None:
+        """Start a request when it may: not past a barrier, nor a barrier past what it follows."""
+        if self._barrier or self._deferred or request.operation == BLKIF_OP_WRITE_BARRIER:
+            self._deferred.append((queue, request))
+            self._start_deferred()
+        else:
+            queue.start(request)
+
+    def _start_deferred(self) -> None:
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._deferred and not self._barrier:
+                queue, request = self._deferred[0]
+                if request.operation == BLKIF_OP_WRITE_BARRIER:
+                    if self._writes:
+                        break
+                    self._barrier = True
+                self._deferred.popleft()
+                if queue.closed:
+                    self.passed(request)
+                    continue
+                queue.start(request)
+        finally:
+            self._starting = False
+
+    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
+        """Data that need no waiting; on the virtual clock every request takes its time."""
+        if self._immediate >= IMMEDIATE_BYTES or self.host.hypervisor.clock.virtual:
+            return None
+        assert self.image is not None  # without one there are no sectors to read
+        data = self.image.read_now(offset, size)
+        if data is not None:
+            if not self._immediate:
+                self.host.hypervisor.door.post(self._allow_immediate)
+            self._immediate += size
+        return data
+
+    def _allow_immediate(self) -> None:
+        self._immediate = 0
+
+    def submit(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
+        """Have the image do something on a thread of the host's."""
+        self._requests += 1
+        self._bytes += size
+        self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
+
+    def passed(self, request: Request) -> None:
+        """A request is over without having been submitted."""
+        if request.operation == BLKIF_OP_WRITE_BARRIER:
+            self._barrier = False
+            self._start_deferred()
+
+    def finished(self, request: Request, size: int) -> None:
+        """A request that was submitted is over."""
+        self._requests -= 1
+        self._bytes -= size
+        self.passed(request)
+        if self._deferred:
+            self._start_deferred()
+        if self.stalled and self.has_room:
+            stalled, self.stalled = self.stalled, {}
+            for queue in stalled:
+                queue.process()
+        if not self._requests and not self.queues:
+            self.settled()
+
+    def failed(self, request: Request, error: BaseException) -> None:
+        """The image could not do a request."""
+        self.metrics.errors += 1
+        if self.metrics.errors <= _LOGGED_ERRORS:
+            what = "read" if request.operation == BLKIF_OP_READ else "write"
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self.host.log(f"{self.path}: {what} error at sector {request.sector}: {why}")
+
+    # -- persistence -----------------------------------------------------------------------------
+    def save(self) -> BlockState:
+        """The device's state; nothing may be under way (`WorkPool.drain`).
+
+        Raises ValueError if something is.
+        """
+        if self._requests or self._deferred:
+            raise ValueError(f"{self.path}: requests are under way")
+        return BlockState(
+            self.path,
+            self.domid,
+            self.devid,
+            int(self.state),
+            self.sectors,
+            tuple(
+                QueueState(queue.ring.save(), queue.grants.save(), queue.halted)
+                for queue in self.queues
+            ),
+        )
