@@ -27,6 +27,7 @@ from xenograft.toolstack.machine import GuestEnded, Machine, ShutdownReason
 BUDGET = fake.make_exit(ExitReason.BUDGET)
 CONSOLE_PAGE = 0xFEFFF << 12
 ARG = 0x8000
+CONSOLE_PORT = 2
 EVENT_CHANNEL_OP, SCHED_OP = NUMBERS["event_channel_op"], NUMBERS["sched_op"]
 EVTCHNOP_send = 4
 
@@ -61,7 +62,7 @@ def say(cpu: FakeCpu, text: str) -> Exit:
         cpu.space.write(CONSOLE_PAGE + at("out") + prod % XENCONS_OUT_SIZE, bytes([byte]))
         prod += 1
     cpu.space.write(CONSOLE_PAGE + at("out_prod"), prod.to_bytes(4, "little"))
-    cpu.space.write(ARG, (1).to_bytes(4, "little"))
+    cpu.space.write(ARG, CONSOLE_PORT.to_bytes(4, "little"))
     return hypercall(EVENT_CHANNEL_OP, EVTCHNOP_send, ARG)
 
 
@@ -179,7 +180,7 @@ class TestDomain:
         assert guest.xen.pool.tot_pages >= 64 << 8
         assert guest.xen.max_pages == guest.xen.pool.tot_pages + 256
         assert guest.xen.hvm_params[params.HVM_PARAM_CONSOLE_PFN] == 0xFEFFF
-        assert guest.xen.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] == 1
+        assert guest.xen.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] == 2
         assert guest.xen.p2m.e820[0][0] == 0
         registers = one.hypervisor.engine.cpus[0].registers  # type: ignore[attr-defined]
         assert registers["cr0"] == 0x11

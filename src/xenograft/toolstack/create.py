@@ -74,11 +74,8 @@ def create_pvh_domain(
         domain.arch.set_cpuid(cpuid)
         _fill_memory(domain, built)
         domain.hvm_params.update(built.special.hvm_params())
+        domain.hvm_params[params.HVM_PARAM_STORE_EVTCHN] = domain.events.alloc_unbound(0)
         domain.hvm_params[params.HVM_PARAM_TIMER_MODE] = params.HVMPTM_no_delay_for_missed_ticks
-        # Without a store that answers, the guest is told that there's none: Linux gives up then,
-        # instead of waiting for it.
-        domain.hvm_params[params.HVM_PARAM_STORE_PFN] = 0
-        domain.hvm_params[params.HVM_PARAM_STORE_EVTCHN] = 0
         vcpu = domain.vcpus[0]
         domain.arch.start(vcpu, pvh_entry(built.entry, built.start_info))
         vcpu.bring_up()

@@ -25,11 +25,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from xenograft.abi import sched
+from xenograft.abi.hvm import params
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.loop import HOST_SLICE, QUANTUM_NS, Loop, Stop, signals_stop
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
 from xenograft.toolstack.create import attach_console, create_control_domain, create_pvh_domain
+from xenograft.toolstack.devices.manager import Devices
 from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.layout import DomainFacts
+from xenograft.toolstack.services import Services
 
 if TYPE_CHECKING:
     from xenograft.backends.console.console import ConsoleBackend
@@ -170,6 +174,8 @@ class Domain:
         self.xen = xen
         """The hypervisor's own record of it."""
         self.console = Console(self)
+        self.devices = Devices(machine.services, xen)
+        """Its disks, network interfaces and the like."""
         xen.on_shutdown.append(lambda _xen: self.console._drain())
         self._destroyed = False
 
@@ -249,6 +255,7 @@ class Domain:
         self._destroyed = True
         self.console._drain()
         self.console._close()
+        self.machine.services.forget(self.domid)
         self.machine.hypervisor.destroy_domain(self.xen)
         self.machine._forget(self)
 
@@ -290,6 +297,7 @@ class Machine:
         self.loop = Loop(self.hypervisor, quantum_ns=quantum_us * 1000, host_slice=host_slice)
         self.control = create_control_domain(self.hypervisor)
         """Domain 0: its services run in this process."""
+        self.services = Services(self.hypervisor, self.control)
         self._domains: list[Domain] = []
         self._closed = False
 
@@ -366,9 +374,40 @@ class Machine:
         )
         domain = Domain(self, xen)
         self._domains.append(domain)
+        try:
+            self.services.introduce(xen, self._facts(xen, config, str(identity)))
+            for disk in config.disk:
+                domain.devices.attach_disk(disk)
+            for vif in config.vif:
+                domain.devices.attach_vif(vif)
+        except BaseException:
+            domain.destroy()
+            raise
         if not paused:
             domain.unpause()
         return domain
+
+    def _facts(self, xen: hypervisor_domain.Domain, config: DomainConfig, uuid: str) -> DomainFacts:
+        values, clock = xen.hvm_params, self.hypervisor.clock
+        memory = config.memory << 10
+        return DomainFacts(
+            domid=xen.domid,
+            name=config.name,
+            uuid=uuid,
+            kind=config.type,
+            memory=memory,
+            maxmem=memory if config.maxmem is None else config.maxmem << 10,
+            vcpus=config.max_vcpus,
+            online=config.vcpus,
+            start_time=(clock.epoch_ns + clock.now()) / 1e9,
+            store_gfn=values[params.HVM_PARAM_STORE_PFN],
+            store_port=values[params.HVM_PARAM_STORE_EVTCHN],
+            console_gfn=values[params.HVM_PARAM_CONSOLE_PFN],
+            console_port=values[params.HVM_PARAM_CONSOLE_EVTCHN],
+            kernel=config.kernel or "",
+            ramdisk=config.ramdisk or "",
+            cmdline=config.cmdline,
+        )
 
     @property
     def domains(self) -> list[Domain]:
@@ -443,6 +482,7 @@ class Machine:
         self._closed = True
         for domain in self.domains:
             domain.destroy()
+        self.services.close()
         self.hypervisor.close()
 
 

@@ -64,13 +64,6 @@ def check_buildable(config: DomainConfig) -> None:
         raise UserError(f'type="{config.type}": only PVH guests can be built; use --type pvh')
     if config.kernel is None:
         raise UserError("no kernel is given; name one (kernel= or --kernel)")
-    if config.disk:
-        raise UserError(
-            f"disk {config.disk[0].vdev}: there is no block back end; run the guest from a"
-            " ramdisk, without disk= and --disk"
-        )
-    if config.vif:
-        raise UserError("vif: there is no network back end; leave out vif= and --vif")
 
 
 def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltGuest:

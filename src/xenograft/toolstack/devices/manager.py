@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A domain's devices, as the toolstack adds and removes them while the domain is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.io.xenbus import XenbusState
+from xenograft.backends.net.networks import NetworkError
+from xenograft.backends.xenbus.state import parse_state
+from xenograft.toolstack.devices.disk import disk_record, open_disk
+from xenograft.toolstack.devices.record import DeviceRecord
+from xenograft.toolstack.devices.vif import vif_record
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.layout import remove_nodes, write_nodes
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.domain import Domain
+    from xenograft.toolstack.config.disk import Disk
+    from xenograft.toolstack.config.vif import Vif
+    from xenograft.toolstack.services import Services
+
+
+class DeviceStatus(NamedTuple):
+    """A device as both ends see it."""
+
+    kind: str
+    devid: int
+    backend_domid: int
+    backend: str
+    """Path of the back end's directory."""
+    frontend: str
+    backend_state: XenbusState
+    frontend_state: XenbusState
+    error: str | None
+    """What the back end says went wrong."""
+
+
+class Devices:
+    """The devices of one domain. What they are is in the store alone."""
+
+    def __init__(self, services: Services, domain: Domain) -> None:
+        self._services = services
+        self._domain = domain
+        self._store = services.client
+
+    # -- adding ------------------------------------------------------------------------------
+    def attach_disk(self, disk: Disk) -> DeviceRecord:
+        """Add a disk or CD drive.  Raises UserError, with nothing changed."""
+        backend = self._backend(disk.backend, f"disk {disk.vdev}")
+        record = disk_record(disk, self._domain.domid, backend)
+        self._check_new(record, f"disk {disk.vdev}")
+        if backend == self._services.control.domid:
+            image = open_disk(disk)
+            if image is not None:
+                self._services.images[record.domid, record.devid] = image
+        self._write(record)
+        return record
+
+    def attach_vif(self, vif: Vif) -> DeviceRecord:
+        """Add a network interface.  Raises UserError, with nothing changed."""
+        devid = vif.devid if vif.devid is not None else self._free_devid("vif")
+        backend = self._backend(vif.backend, f"vif {devid}")
+        record = vif_record(vif, devid, self._domain.uuid, self._domain.domid, backend)
+        self._check_new(record, f"vif {devid}")
+        if backend == self._services.control.domid:
+            try:
+                self._services.networks.get(record.backend["bridge"])
+            except NetworkError as error:
+                raise UserError(f"vif {devid}: {error}") from None
+        self._write(record)
+        return record
+
+    def _backend(self, name: str, what: str) -> int:
+        """The domid of the domain that is to serve a device."""
+        domains = self._services.hypervisor.domains
+        if not name:
+            return self._services.control.domid
+        for domain in domains.values():
+            if not domain.dying and name in (domain.name, str(domain.domid)):
+                return domain.domid
+        raise UserError(f"{what}: there is no domain {name!r} to serve it; start it first")
+
+    def _free_devid(self, kind: str) -> int:
+        taken = {status.devid for status in self.all() if status.kind == kind}
+        return next(devid for devid in range(len(taken) + 1) if devid not in taken)
+
+    def _check_new(self, record: DeviceRecord, what: str) -> None:
+        if self._store.exists(record.libxl_path):
+            raise UserError(f"{what}: {self._domain.name} has such a device already")
+
+    def _write(self, record: DeviceRecord) -> None:
+        self._store.transact(lambda view: write_nodes(view, record.nodes()))
+
+    # -- looking -----------------------------------------------------------------------------
+    def all(self) -> list[DeviceStatus]:
+        """All devices, by kind and number, but for the first console."""
+        root = f"/libxl/{self._domain.domid}/device"
+        found = []
+        for kind in self._names(root):
+            for name in self._names(f"{root}/{kind}"):
+                status = self._status(kind, name) if kind != "console" or name != "0" else None
+                if status is not None:
+                    found.append(status)
+        return sorted(found)
+
+    def find(self, kind: str, devid: int) -> DeviceStatus | None:
+        return self._status(kind, str(devid))
+
+    def _names(self, path: str) -> list[str]:
+        return self._store.ls(path) if self._store.exists(path) else []
+
+    def _status(self, kind: str, name: str) -> DeviceStatus | None:
+        path = f"/libxl/{self._domain.domid}/device/{kind}/{name}"
+        backend, frontend = (self._store.get(f"{path}/{end}") for end in ("backend", "frontend"))
+        if backend is None or frontend is None or not name.isdigit():
+            return None
+        server = backend.split("/")[3]
+        home, _, rest = backend.partition("/backend/")
+        return DeviceStatus(
+            kind,
+            int(name),
+            int(server),
+            backend,
+            frontend,
+            parse_state(self._store.get(f"{backend}/state")),
+            parse_state(self._store.get(f"{frontend}/state")),
+            self._store.get(f"{home}/error/backend/{rest}/error"),
+        )
+
+    # -- removing ----------------------------------------------------------------------------
+    def detach(self, kind: str, devid: int, done: Callable[[], None] | None = None) -> None:
+        """Ask the guest to let a device go; `done` is called once it's gone.
+
+        Raises UserError if there's none.  A guest that doesn't answer keeps it: see `remove`.
+        """
+        status = self.find(kind, devid)
+        if status is None:
+            raise UserError(f"{self._domain.name} has no device {kind} {devid}")
+        path = f"{status.backend}/state"
+        tokens: list[str] = []
+
+        def changed(_path: str, _token: str) -> None:
+            if tokens and parse_state(self._store.get(path)) in (
+                XenbusState.Closed,
+                XenbusState.Unknown,
+            ):
+                self._store.unwatch(path, tokens.pop())
+                self.remove(kind, devid)
+                if done is not None:
+                    done()
+
+        def ask() -> None:
+            self._store.write(f"{status.backend}/online", 0)
+            state = parse_state(self._store.get(path))
+            if state not in (XenbusState.Closing, XenbusState.Closed):
+                self._store.write(path, int(XenbusState.Closing))
+
+        tokens.append(self._store.watch(path, changed))
+        ask()
+        # A front end that never began has nothing to let go of.
+        if tokens and status.frontend_state in (XenbusState.Initialising, XenbusState.Unknown):
+            self._store.write(path, int(XenbusState.Closed))
+
+    def remove(self, kind: str, devid: int) -> None:
+        """Take a device away, whatever the guest does; no matter if there's none."""
+        status = self.find(kind, devid)
+        if status is None:
+            return
+        path = f"/libxl/{self._domain.domid}/device/{kind}/{devid}"
+        remove_nodes(self._store, [status.frontend, status.backend, path])
+        try:
+            parent = status.backend.rpartition("/")[0]
+            if not self._store.ls(parent):
+                self._store.rm(parent)
+        except XenError as error:
+            if error.errno is not Errno.ENOENT:
+                raise
