@@ -255,9 +255,12 @@ class Domain:
         self._destroyed = True
         self.console._drain()
         self.console._close()
+        self.devices.close()
         self.machine.services.forget(self.domid)
         self.machine.hypervisor.destroy_domain(self.xen)
         self.machine._forget(self)
+        for other in self.machine.domains:
+            other.devices.server_has_gone(self.name)
 
 
 class Machine:
@@ -385,6 +388,8 @@ class Machine:
             raise
         if not paused:
             domain.unpause()
+        for other in self._domains:
+            other.devices.server_is_back(config.name)
         return domain
 
     def _facts(self, xen: hypervisor_domain.Domain, config: DomainConfig, uuid: str) -> DomainFacts:

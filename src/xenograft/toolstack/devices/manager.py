@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.net.networks import NetworkError
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.toolstack.config.disk import Disk
     from xenograft.toolstack.config.vif import Vif
+    from xenograft.toolstack.devices.standin import VbdWatch
     from xenograft.toolstack.services import Services
+
+REATTACH_NS = 500_000_000
+"""How long a device stays away at least before a new one takes its place."""
+
+STAND_IN_NS = 10_000_000_000
+"""How long the requests of a guest whose driver domain has died are answered with errors."""
 
 
 class DeviceStatus(NamedTuple):
@@ -38,6 +47,20 @@ class DeviceStatus(NamedTuple):
     """What the back end says went wrong."""
 
 
+class _Served:
+    """A device that a driver domain serves: its name, and how the device is attached again.
+
+    `watch` knows what a disk's back end owes to the guest.
+    """
+
+    def __init__(self, server: str, attach: Callable[[], object], watch: VbdWatch | None) -> None:
+        self.server = server
+        self.attach = attach
+        self.watch = watch
+        self.removed_at: int | None = None
+        """When the device went with its server, in ns of the machine's time."""
+
+
 class Devices:
     """The devices of one domain. What they are is in the store alone."""
 
@@ -45,6 +68,8 @@ class Devices:
         self._services = services
         self._domain = domain
         self._store = services.client
+        self._served: dict[tuple[str, int], _Served] = {}
+        """Devices that another guest serves."""
 
     # -- adding ------------------------------------------------------------------------------
     def attach_disk(self, disk: Disk) -> DeviceRecord:
@@ -56,7 +81,7 @@ class Devices:
             image = open_disk(disk)
             if image is not None:
                 self._services.images[record.domid, record.devid] = image
-        self._write(record)
+        self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
 
     def attach_vif(self, vif: Vif) -> DeviceRecord:
@@ -70,7 +95,8 @@ class Devices:
                 self._services.networks.get(record.backend["bridge"])
             except NetworkError as error:
                 raise UserError(f"vif {devid}: {error}") from None
-        self._write(record)
+        again = msgspec.structs.replace(vif, devid=devid)
+        self._write(record, vif.backend, lambda: self.attach_vif(again))
         return record
 
     def _backend(self, name: str, what: str) -> int:
@@ -91,8 +117,56 @@ class Devices:
         if self._store.exists(record.libxl_path):
             raise UserError(f"{what}: {self._domain.name} has such a device already")
 
-    def _write(self, record: DeviceRecord) -> None:
+    def _write(self, record: DeviceRecord, server: str, attach_again: Callable[[], object]) -> None:
+        if record.backend_domid != self._services.control.domid:
+            watch = None
+            if record.kind == "vbd":
+                from xenograft.toolstack.devices.standin import VbdWatch
+
+                watch = VbdWatch(
+                    self._services, self._domain, record.backend_domid, record.frontend_path
+                )
+            self._served[record.kind, record.devid] = _Served(server, attach_again, watch)
         self._store.transact(lambda view: write_nodes(view, record.nodes()))
+
+    # -- driver domains ----------------------------------------------------------------------
+    def server_has_gone(self, name: str) -> None:
+        """A driver domain was destroyed: its devices go, with errors for what was under way."""
+        hypervisor = self._services.hypervisor
+        for key, served in list(self._served.items()):
+            if served.server == name and served.removed_at is None:
+                if served.watch is not None:
+                    stand_in = served.watch.bury()
+                    served.watch = None
+                    if stand_in is not None:
+                        deadline = hypervisor.clock.now() + STAND_IN_NS
+                        hypervisor.timers.add(deadline, stand_in.close)
+                self._remove_nodes(*key)
+                served.removed_at = hypervisor.clock.now()
+
+    def server_is_back(self, name: str) -> None:
+        """A driver domain was started again: what it served is attached to it anew.
+
+        Not at once: a front end that finds the new device where it has not yet missed the old
+        one keeps the old one.
+        """
+        self.server_has_gone(name)
+        timers = self._services.hypervisor.timers
+        for key, served in list(self._served.items()):
+            if served.server == name and served.removed_at is not None:
+                deadline = served.removed_at + REATTACH_NS
+                timers.add(deadline, lambda key=key: self._attach_again(key))  # type: ignore[misc]
+
+    def _attach_again(self, key: tuple[str, int]) -> None:
+        served = self._served.get(key)
+        if served is None or served.removed_at is None or self._domain.dying:
+            return
+        del self._served[key]
+        try:
+            served.attach()
+        except UserError as error:
+            self._served[key] = served
+            self._services.hypervisor.log.write(f"{self._domain.name}: {error}")
 
     # -- looking -----------------------------------------------------------------------------
     def all(self) -> list[DeviceStatus]:
@@ -166,6 +240,19 @@ class Devices:
 
     def remove(self, kind: str, devid: int) -> None:
         """Take a device away, whatever the guest does; no matter if there's none."""
+        served = self._served.pop((kind, devid), None)
+        if served is not None and served.watch is not None:
+            served.watch.close()
+        self._remove_nodes(kind, devid)
+
+    def close(self) -> None:
+        """The domain is about to be destroyed."""
+        for served in self._served.values():
+            if served.watch is not None:
+                served.watch.close()
+        self._served.clear()
+
+    def _remove_nodes(self, kind: str, devid: int) -> None:
         status = self.find(kind, devid)
         if status is None:
             return
