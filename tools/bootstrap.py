@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -183,30 +184,64 @@ def header_paths() -> list[str]:
     return [str(headers / version), str(headers)]
 
 
-def check_compiler() -> None:
-    """A compiler that can compile a program, and binutils."""
+_PROGRAM = '#include <stdio.h>\n#include <pthread.h>\nint f(void) { return puts(""); }\n'
+
+LIBC_PACKAGES = ("libc6-dev", "linux-libc-dev", "libcrypt-dev")
+"""The C library's headers and link files, which a gcc without its recommendations lacks."""
+
+
+def compiles(compiler: str, environment: dict[str, str]) -> bool:
+    """Whether a shared library can be made with the C library."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [*compiler.split(), "-xc", "-", "-shared", "-fPIC", "-lm", "-o", f"{folder}/x.so"]
+        environment = {**os.environ, **environment}
+        done = subprocess.run(
+            argv, input=_PROGRAM, text=True, capture_output=True, check=False, env=environment
+        )
+    return done.returncode == 0
+
+
+def compiler_environment() -> dict[str, str]:
+    """What the compiler needs in its environment to compile and link; often nothing.
+
+    Raises UserError if there is no compiler, or the C library's parts can't be had.
+    """
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if not compiler:
         raise UserError("no C compiler: install gcc")
     for tool in ("objcopy", "nm"):
         if not shutil.which(tool):
             raise UserError(f"no {tool}: install binutils")
-    done = subprocess.run(
-        [*compiler.split(), "-xc", "-", "-o", os.devnull, "-c"],
-        input="#include <stdio.h>\n#include <pthread.h>\n",
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"{compiler} can't compile (no C library headers?): install libc6-dev")
+    if compiles(compiler, {}):
+        return {}
+    failure = UserError(f"{compiler} can't compile (no C library headers?): install libc6-dev")
+    if not have_apt():
+        raise failure
+    tree = SUPPORT / "libc"
+    for package in LIBC_PACKAGES:
+        unpack(apt().download(package, SUPPORT / "debs"), tree)
+    folder = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}"
+    libraries = Path(f"{tree}{folder}")
+    for script in (libraries / name for name in ("libc.so", "libm.so")):
+        # These name the library's parts by their place in a system.
+        text = script.read_text()
+        script.write_text(text.replace(f" {folder}/", f" {libraries}/"))
+    include = tree / "usr" / "include"
+    environment = {
+        "C_INCLUDE_PATH": f"{include}:{include / libraries.name}",
+        "LIBRARY_PATH": str(libraries),
+    }
+    if not compiles(compiler, environment):
+        raise failure
+    return environment
 
 
 def install_package() -> None:
     """Build the native core, and install the package and what it depends on."""
-    check_compiler()
-    paths = [*header_paths(), *filter(None, [os.environ.get("C_INCLUDE_PATH", "")])]
-    environment = {"C_INCLUDE_PATH": os.pathsep.join(paths)} if paths else {}
+    environment = compiler_environment()
+    found = (environment.get("C_INCLUDE_PATH", ""), os.environ.get("C_INCLUDE_PATH", ""))
+    if paths := [*header_paths(), *filter(None, found)]:
+        environment["C_INCLUDE_PATH"] = os.pathsep.join(paths)
     # What an older build left would be taken for current by its time stamp.
     shutil.rmtree(ROOT / "build", ignore_errors=True)
     run(
