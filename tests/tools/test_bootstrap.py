@@ -172,19 +172,62 @@ def test_missing_tools_are_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(bootstrap.UserError, match=message):
-        bootstrap.check_compiler()
+        bootstrap.compiler_environment()
+
+
+def fake_tools(folder: Path, monkeypatch: pytest.MonkeyPatch, gcc: str) -> None:
+    """A PATH with nothing but a gcc that does `gcc`, and the rest of what is looked for."""
+    for tool, text in (("gcc", gcc), ("objcopy", "exit 0"), ("nm", "exit 0")):
+        (folder / tool).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("CC", "LIBRARY_PATH", "C_INCLUDE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_compiler_that_works_needs_nothing(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tools(tmp_path, monkeypatch, "exit 0")
+    assert bootstrap.compiler_environment() == {}
 
 
 def test_a_compiler_without_a_c_library(
     bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for tool, status in (("gcc", 1), ("objcopy", 0), ("nm", 0)):
-        (tmp_path / tool).write_text(f"#!/bin/sh\nexit {status}\n")
-        (tmp_path / tool).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
+    fake_tools(tmp_path, monkeypatch, "exit 1")
     with pytest.raises(bootstrap.UserError, match="install libc6-dev"):
-        bootstrap.check_compiler()
+        bootstrap.compiler_environment()
+
+
+def test_the_c_library_is_taken_from_its_packages(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gcc that fails until it's told where the library's parts are."""
+    fake_tools(tmp_path, monkeypatch, '[ -n "$LIBRARY_PATH" ]')
+    asked: list[str] = []
+
+    class Packages:
+        def download(self, package: str, into: Path) -> Path:
+            asked.append(package)
+            return into / package
+
+    def unpack(deb: Path, into: Path) -> None:
+        libraries = into / "usr" / "lib" / bootstrap.sysconfig.get_config_var("MULTIARCH")
+        libraries.mkdir(parents=True, exist_ok=True)
+        system = f"/usr/lib/{libraries.name}"
+        for name in ("libc.so", "libm.so"):
+            (libraries / name).write_text(f"GROUP ( /lib/x.so.6 {system}/libc_nonshared.a )\n")
+
+    monkeypatch.setattr(bootstrap, "SUPPORT", tmp_path / "support")
+    monkeypatch.setattr(bootstrap, "have_apt", lambda: True)
+    monkeypatch.setattr(bootstrap, "apt", Packages)
+    monkeypatch.setattr(bootstrap, "unpack", unpack)
+    environment = bootstrap.compiler_environment()
+    assert asked == list(bootstrap.LIBC_PACKAGES)
+    libraries = Path(environment["LIBRARY_PATH"])
+    assert f" {libraries}/libc_nonshared.a" in (libraries / "libc.so").read_text()
+    assert environment["C_INCLUDE_PATH"].startswith(str(tmp_path / "support"))
 
 
 def test_bad_usage_is_refused() -> None:
