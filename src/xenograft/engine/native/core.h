@@ -97,12 +97,9 @@ uint8_t *space_host(struct space *s, uint64_t gpa, bool write);
 #define MAX_CPUS 512
 
 struct engine {
-    /* read at the start of every translated block */
-    uint64_t count, limit;
-    /* the rest is colder */
     bool patch_block, single_block; /* the block being translated */
-    void *icount_op;
-    uint64_t hard_limit;
+    void *icount_op, *slow_label, *on_label, *check, *context;
+    uint64_t limit, hard_limit;
     int64_t deadline;
     void *uc;
     struct space *space;
@@ -123,6 +120,9 @@ struct engine {
 struct engine *engine_open(struct space *s, char *error, size_t size);
 void engine_close(struct engine *e);
 void engine_catch_up(struct engine *e);
+/* Instructions that the CPU that runs has started, and how many when blocks look up again. */
+uint64_t engine_count(struct engine *e);
+void engine_set_limit(struct engine *e, uint64_t limit);
 /* One more CPU of the engine, or NULL. */
 void *engine_further_cpu(struct engine *e);
 void engine_queue(struct engine *e, uint64_t mfn);

@@ -31,11 +31,11 @@ static void prepare(struct vcpu *v, uint64_t budget, int64_t deadline)
     }
     v->reason = EXIT_NONE;
     e->current = v;
-    e->count = v->count;
     e->hard_limit = budget > UINT64_MAX - v->count ? UINT64_MAX : v->count + budget;
     e->deadline = deadline;
-    e->limit = e->hard_limit - e->count > CHECK_CLOCK_EVERY ? e->count + CHECK_CLOCK_EVERY
-                                                             : e->hard_limit;
+    e->limit = e->hard_limit - v->count > CHECK_CLOCK_EVERY ? v->count + CHECK_CLOCK_EVERY
+                                                            : e->hard_limit;
+    ENV_LEFT(v->env) = (int64_t)(e->limit - v->count);
     UC_CPU(uc) = cs;
     UC_NESTED_LEVEL(uc) = 1;
     UC_INVALID_ERROR(uc) = 0;
@@ -79,7 +79,7 @@ static void execute(struct vcpu *v)
     e->running = false;
     xg_current = NULL;
     UC_NESTED_LEVEL(e->uc) = 0;
-    v->count = e->count;
+    v->count = engine_count(e);
 }
 
 static uint32_t mode_flags(struct vcpu *v)

@@ -41,17 +41,27 @@
 #define MMU_MODES 3
 
 /* TranslationBlock */
+#define TB_PC(tb) AT(uint64_t, tb, 0)
+#define TB_CS_BASE(tb) AT(uint64_t, tb, 8)
 #define TB_ICOUNT(tb) AT(uint16_t, tb, 22)
 #define TB_CFLAGS(tb) AT(uint32_t, tb, 24)
 #define TB_PAGE_ADDR(tb, n) AT(uint64_t, tb, 72 + 8 * (n))
 
 /* The translator's intermediate operations */
 #define OP_ARG(op, n) AT(uint64_t, op, 24 + 8 * (n))
-#define LABEL_PRESENT(label) AT(uint32_t, label, 0)
-enum { OP_SET_LABEL = 1, OP_MOVI_I64 = 64, OP_LD_I64 = 73, OP_ST_I64 = 77, OP_ADD_I64 = 78 };
-enum { TYPE_I64 = 1, COND_LTU = 4 };
+#define LABEL_STATE(label) AT(uint32_t, label, 0)
+#define LABEL_PRESENT 1u
+#define LABEL_REFERENCE (1u << 16)
+enum { OP_SET_LABEL = 1, OP_BR = 3, OP_MOVI_I64 = 64, OP_LD_I64 = 73, OP_ST_I64 = 77 };
+enum { OP_ADD_I64 = 78 };
+enum { TYPE_I64 = 1, COND_LE = 10 };
 
-/* CPUX86State ("env") */
+/*
+ * CPUX86State ("env").  Between it and what lies before are 12 unused bytes, near enough for
+ * short instructions: how many instructions may start before a block looks up.
+ */
+#define ENV_LEFT(env) AT(int64_t, env, LEFT_OFFSET)
+#define LEFT_OFFSET (-8)
 #define ENV_REGS(env, n) AT(uint64_t, env, 8 * (n))
 #define ENV_EIP(env) AT(uint64_t, env, 128)
 #define ENV_EFLAGS(env) AT(uint64_t, env, 136)

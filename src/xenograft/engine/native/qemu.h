@@ -72,6 +72,8 @@ void NAME(real_tlb_set_dirty)(void *cs, uint64_t vaddr);
 void NAME(real_tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t start, int length,
                                              uintptr_t retaddr);
 void NAME(real_translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
+void *NAME(real_tcg_global_mem_new_internal)(void *ctx, int type, void *base, intptr_t offset,
+                                             const char *name);
 void NAME(real_tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
 uint64_t NAME(real_helper_read_crN)(void *env, int reg);
 void NAME(real_helper_write_crN)(void *env, int reg, uint64_t value);
