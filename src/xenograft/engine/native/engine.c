@@ -17,6 +17,7 @@ enum { UC_CTL_UC_USE_EXITS = 4, UC_CTL_CPU_MODEL = 7, UC_CTL_TCG_BUFFER_SIZE = 1
 #define UC_CTL_WRITE_1(type) ((type) | 1 << 26 | 1 << 30)
 enum { UC_CPU_X86_EPYC_ROME = 37 };
 #define CODE_BUFFER (64u << 20)
+#define BLOCK_ALIGN 32 /* of a block's record, 160 bytes; a cache line would waste 32 of them */
 #define HOLE_SIZE (1ull << (GFN_BITS + PAGE_SHIFT))
 
 extern void engine_exception(void *uc, uint32_t vector, void *user);
@@ -124,6 +125,7 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
         return NULL;
     }
     e->first_cpu = UC_CPU(e->uc);
+    UC_CODE_ALIGN(e->uc) = BLOCK_ALIGN;
     e->spares[e->spare++] = e->first_cpu;
     /* #UD would go to another kind of hook; we decode it with the others. */
     UC_STOP_INTERRUPT(e->uc) = NULL;

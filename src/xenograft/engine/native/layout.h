@@ -18,6 +18,7 @@
 #define UC_MEMORY_MAPPING(uc) AT(void *, uc, 288)
 #define UC_SIZE_RECUR_MEM(uc) AT(int, uc, 1384)
 #define UC_INVALID_ERROR(uc) AT(int, uc, 1424)
+#define UC_CODE_ALIGN(uc) AT(int, uc, 2008)
 #define UC_NESTED_LEVEL(uc) AT(int, uc, 14840)
 
 /* CPUState */
