@@ -101,7 +101,7 @@ struct engine {
     void *icount_op, *slow_label, *on_label, *check, *context;
     uint64_t limit, hard_limit;
     int64_t deadline;
-    void *uc;
+    void *uc, *memory_section;
     struct space *space;
     struct memory *memory;
     struct vcpu *vcpus, *current;
@@ -137,6 +137,8 @@ void engine_mark_code(struct engine *e, uint64_t mfn);
 #define XCR0_VALID 0x203ull /* x87, SSE, PKRU */
 
 #define LOG_MAX 8
+#define JUMPS 4096
+#define LOCALS 64
 #define INJECTIONS 64
 
 struct access {
@@ -207,6 +209,12 @@ struct vcpu {
     uint8_t ports[8192]; /* bit set: the port exits */
     struct tsc tsc;
     uint32_t pause_every, pauses;
+
+    struct jump *jumps; /* where indirect jumps lead (tlb.c) */
+    uint64_t epoch;
+    uint64_t leaf;          /* the page table entry that the walker read last */
+    uint64_t local[LOCALS]; /* pages that the TLB may hold and that aren't global */
+    uint32_t locals;        /* how many of them; LOCALS + 1: too many */
     uint64_t cr4_valid, efer_valid;
     uint64_t entropy;
 };
@@ -216,6 +224,9 @@ extern PyTypeObject Cpu_Type;
 extern PyObject *AccessError;
 extern PyMethodDef cpu_register_methods[];
 
+bool jumps_open(struct vcpu *v);
+void jumps_forget(struct vcpu *v);
+void tlb_filled(struct vcpu *v, uint64_t vaddr);
 void vcpu_reset(struct vcpu *v);
 void vcpu_sync_hflags(struct vcpu *v);
 uint64_t vcpu_eflags(void *env);

@@ -537,6 +537,12 @@ static PyObject *cpu_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_TYPE(v)->tp_free((PyObject *)v);
         return PyErr_NoMemory();
     }
+    if (!jumps_open(v)) {
+        e->spares[e->spare++] = v->cs;
+        Py_TYPE(v)->tp_free((PyObject *)v);
+        return PyErr_NoMemory();
+    }
+    CPU_VCPU(v->cs) = v;
     v->env = CPU_ENV_PTR(v->cs);
     v->space = s;
     Py_INCREF(s);
@@ -565,11 +571,13 @@ static void cpu_release(struct vcpu *v)
     *link = v->next;
     /* The engine can't take a CPU away: the next one of this space gets it. */
     NAME(tlb_flush)(v->cs);
+    CPU_VCPU(v->cs) = NULL;
     e->spares[e->spare++] = v->cs;
     v->cs = NULL;
     free(v->cpuid);
     free(v->fast);
-    v->cpuid = NULL, v->fast = NULL;
+    free(v->jumps);
+    v->cpuid = NULL, v->fast = NULL, v->jumps = NULL;
     v->cpuid_rows = v->fast_rows = 0;
     Py_CLEAR(v->space);
 }

@@ -29,15 +29,6 @@ int64_t monotonic_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The TLB resizes itself by this clock: a constant keeps runs repeatable. */
-int xg_engine_gettimeofday(void *tv, void *zone);
-int xg_engine_gettimeofday(void *tv, void *zone)
-{
-    (void)zone;
-    memset(tv, 0, 16);
-    return 0;
-}
-
 static uint64_t hole_read(void *uc, uint64_t offset, unsigned size, void *user)
 {
     (void)uc, (void)offset, (void)size, (void)user;
@@ -173,15 +164,14 @@ void engine_catch_up(struct engine *e)
     struct memory *m = e->memory;
     if (unlikely(e->queued)) {
         pthread_mutex_lock(&m->lock);
-        if (e->queued > INVALIDATE_QUEUE && e->vcpus) {
-            xg_current = e->vcpus;
+        xg_current = e->vcpus;
+        if (e->queued > INVALIDATE_QUEUE && e->vcpus)
             NAME(tb_flush)(e->vcpus->cs);
-            xg_current = NULL;
-        }
         for (uint32_t i = 0; i < e->queued && i < INVALIDATE_QUEUE; i++) {
             uint64_t start = e->queue[i] << PAGE_SHIFT;
             NAME(tb_invalidate_phys_page_range)(e->uc, start, start + PAGE_SIZE);
         }
+        xg_current = NULL;
         e->queued = 0;
         pthread_mutex_unlock(&m->lock);
     }

@@ -31,6 +31,7 @@
 #define CPU_ENV_PTR(cs) AT(void *, cs, 296)
 #define CPU_TB_JMP_CACHE(cs) ((char *)(cs) + 312)
 #define TB_JMP_CACHE_BYTES (4096 * sizeof(void *))
+#define CPU_VCPU(cs) AT(struct vcpu *, cs, 33136) /* free for the engine's user */
 #define CPU_MEM_IO_PC(cs) AT(uintptr_t, cs, 33144)
 #define CPU_HALTED(cs) AT(uint32_t, cs, 33176)
 #define CPU_EXCEPTION_INDEX(cs) AT(int32_t, cs, 33184)
@@ -39,11 +40,14 @@
 #define CPU_SIZE 42976
 #define CPU_TLB_TABLE(cs, mode) AT(void *, cs, 35352 + 16 * (mode))
 #define CPU_TLB_IOTLB(cs, mode) AT(void *, cs, 33936 + 696 * (mode))
+#define CPU_TLB_LARGE_ADDRESS(cs, mode) AT(uint64_t, cs, 33248 + 696 * (mode))
+#define CPU_TLB_LARGE_MASK(cs, mode) AT(uint64_t, cs, 33256 + 696 * (mode))
 #define MMU_MODES 3
 
 /* TranslationBlock */
 #define TB_PC(tb) AT(uint64_t, tb, 0)
 #define TB_CS_BASE(tb) AT(uint64_t, tb, 8)
+#define TB_CODE(tb) AT(void *, tb, 32)
 #define TB_ICOUNT(tb) AT(uint16_t, tb, 22)
 #define TB_CFLAGS(tb) AT(uint32_t, tb, 24)
 #define TB_PAGE_ADDR(tb, n) AT(uint64_t, tb, 72 + 8 * (n))
@@ -63,6 +67,7 @@ enum { TYPE_I64 = 1, COND_LE = 10 };
  */
 #define ENV_LEFT(env) AT(int64_t, env, LEFT_OFFSET)
 #define LEFT_OFFSET (-8)
+#define ENV_VCPU(env) CPU_VCPU((char *)(env) - CPU_TO_ENV)
 #define ENV_REGS(env, n) AT(uint64_t, env, 8 * (n))
 #define ENV_EIP(env) AT(uint64_t, env, 128)
 #define ENV_EFLAGS(env) AT(uint64_t, env, 136)

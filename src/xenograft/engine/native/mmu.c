@@ -21,6 +21,7 @@ uint64_t NAME(x86_ldq_phys)(void *cs, uint64_t gpa)
     uint8_t *from = space_host(xg_current->space, gpa, false);
     if (from)
         memcpy(&value, from, sizeof(value));
+    xg_current->leaf = value;
     return value;
 }
 
@@ -32,6 +33,7 @@ uint32_t NAME(x86_ldl_phys)(void *cs, uint64_t gpa)
     uint8_t *from = space_host(xg_current->space, gpa, false);
     if (from)
         memcpy(&value, from, sizeof(value));
+    xg_current->leaf = value;
     return value;
 }
 
@@ -52,6 +54,7 @@ bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int m
 bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int mmu_idx, bool probe,
                             uintptr_t retaddr)
 {
+    xg_current->leaf = 0;
     xg_current->fill_access = access;
     xg_current->fill_retaddr = retaddr;
     return NAME(real_x86_cpu_tlb_fill)(cs, addr, size, access, mmu_idx, probe, retaddr);
@@ -108,6 +111,7 @@ void NAME(tlb_set_page_with_attrs)(void *cs, uint64_t vaddr, uint64_t gpa, memor
         *entry |= P2M_FILLED;
         paddr = *entry & ~(PAGE_SIZE - 1);
     }
+    tlb_filled(v, vaddr);
     NAME(real_tlb_set_page_with_attrs)(cs, vaddr, paddr, attrs, prot, mmu_idx, size);
 }
 
@@ -169,8 +173,10 @@ void NAME(tb_flush)(void *cs)
         return;
     struct engine *e = xg_current->engine;
     /* The engine cleared the jump cache of one CPU; the others' point into freed blocks. */
-    for (struct vcpu *v = e->vcpus; v; v = v->next)
+    for (struct vcpu *v = e->vcpus; v; v = v->next) {
         memset(CPU_TB_JMP_CACHE(v->cs), 0, TB_JMP_CACHE_BYTES);
+        jumps_forget(v);
+    }
 }
 
 /* The first store to a page after each fill, and all stores to pages with code, come here. */
