@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time as host_time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -50,6 +49,10 @@ HOST_SLICE_NS = 10_000_000
 """The same for a machine on the real clock, in ns."""
 
 FOREVER = 1 << 62
+
+# As plain integers: looking a member up in its class takes longer than comparing it.
+_KICK = int(ExitReason.KICK)
+_HOST = (int(ExitReason.BUDGET), _KICK)
 
 
 class Stop(Enum):
@@ -189,17 +192,17 @@ class Loop:
         virtual = clock.virtual
         cpu = self._cpu = vcpu.cpu
         assert cpu is not None
-        host_end = 0 if virtual else host_time.monotonic_ns() + self.host_slice_ns
-        budget = FOREVER
+        instruments = hypervisor.instruments
         slice_left = self.host_slice
         now = clock.now()
+        host_end = now + self.host_slice_ns
+        until = host_deadline = -1
         spinning_yields = False
         cpu.pause_exits(0)
         while True:
-            limit = FOREVER if deadline is None else deadline
-            due = timers.next_deadline()
-            if due is not None and due < limit:
-                limit = due
+            limit = timers.due
+            if deadline is not None and deadline < limit:
+                limit = deadline
             if ready and self._quantum_end < limit:
                 limit = self._quantum_end
             if now >= limit:
@@ -211,26 +214,26 @@ class Loop:
             if vcpu.irq_dirty:
                 self._request_interrupt(vcpu, cpu)
             if virtual:
-                budget = min(limit - now, slice_left)
-                exit_ = cpu.run(budget)
+                exit_ = cpu.run(min(limit - now, slice_left))
                 before, now = now, cpu.instructions()
                 slice_left -= now - before
                 clock.advance_to(now)
                 host_over = slice_left <= 0
             else:
-                if limit == FOREVER:
-                    exit_ = cpu.run(FOREVER, host_end)
-                else:
-                    exit_ = cpu.run(FOREVER, min(host_end, clock.host_deadline(limit)))
+                end = limit if limit < host_end else host_end
+                if end != until:
+                    until = end
+                    host_deadline = clock.host_deadline(end)
+                exit_ = cpu.run(FOREVER, host_deadline)
                 now = clock.now()
-                host_over = clock.host_deadline(now) >= host_end
+                host_over = now >= host_end
             if vcpu.requested >= 0:
                 self._acknowledge(vcpu, cpu)
-            if hypervisor.instruments.injection is not None:
+            if instruments.injection is not None:
                 self._report_injections(vcpu, cpu)
             reason = exit_[0]
-            if reason == ExitReason.BUDGET or reason == ExitReason.KICK:
-                if host_over or reason == ExitReason.KICK:
+            if reason in _HOST:
+                if host_over or reason == _KICK:
                     break
                 continue
             handle(hypervisor, vcpu, cpu, exit_)
