@@ -33,6 +33,7 @@ from xenograft.abi.vcpu import (
 from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
+from xenograft.hypervisor.rest import Rest
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import Cpu
@@ -86,6 +87,7 @@ class Loop:
         self._quantum_end = 0
         self._stop = False
         self._cpu: Cpu | None = None
+        self._rest = Rest(hypervisor.clock.now())
         hypervisor.door.kick = self._kick_cpu
 
     def _kick_cpu(self) -> None:
@@ -139,15 +141,28 @@ class Loop:
         if deadline is not None and (due is None or deadline < due):
             due = deadline
         clock = hypervisor.clock
-        if due is None:
-            if not hypervisor.door.may_open:
-                return False
+        if due is None and not hypervisor.door.may_open:
+            return False
+        if not clock.virtual:
+            self._wait(due)
+        elif due is None:
             hypervisor.door.serve(None)
-        elif clock.virtual:
-            clock.advance_to(due)
         else:
-            hypervisor.door.serve(max(due - clock.now(), 0) / 1e9)
+            clock.advance_to(due)
         return True
+
+    def _wait(self, due: int | None) -> None:
+        """Wait for the host or the machine's time `due`; come back early when it may be at rest."""
+        hypervisor, clock, rest = self.hypervisor, self.hypervisor.clock, self._rest
+        now = clock.now()
+        if rest.begins(now):
+            for domain in hypervisor.domains.values():
+                domain.space.trim()
+        waits = [] if due is None else [due - now]
+        if (longest := rest.longest(now)) is not None:
+            waits.append(longest)
+        hypervisor.door.serve(max(min(waits), 0) / 1e9 if waits else None)
+        rest.idle(now, clock.now())
 
     # -- switching ---------------------------------------------------------------------------
     def _switch_in(self) -> Vcpu | None:

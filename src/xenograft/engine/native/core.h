@@ -119,6 +119,7 @@ struct engine {
 
 struct engine *engine_open(struct space *s, char *error, size_t size);
 void engine_close(struct engine *e);
+uint64_t engine_trim(struct engine *e, uint64_t least);
 void engine_catch_up(struct engine *e);
 /* Instructions that the CPU that runs has started, and how many when blocks look up again. */
 uint64_t engine_count(struct engine *e);

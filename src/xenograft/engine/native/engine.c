@@ -6,6 +6,9 @@
 #include "core.h"
 #include "qemu.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +128,30 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
     m->engines = e;
     pthread_mutex_unlock(&m->lock);
     return e;
+}
+
+/*
+ * Forget all translations if they take at least so many bytes; the pages go back to the host.
+ * What is still needed is translated again.
+ */
+uint64_t engine_trim(struct engine *e, uint64_t least)
+{
+    char *begin = TRANSLATOR_BUFFER(UC_TRANSLATOR(e->uc));
+    uint64_t used = (uint64_t)(TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) - begin);
+    if (e->running || !e->vcpus || used < least)
+        return 0;
+    xg_current = e->vcpus;
+    NAME(tb_flush)(e->vcpus->cs);
+    xg_current = NULL;
+    char *unused = TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) + PAGE_SIZE - 1;
+    unused -= (uintptr_t)unused % PAGE_SIZE;
+    uint64_t before = used - (uint64_t)(TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) - begin);
+    madvise(unused, (size_t)(TRANSLATOR_END(UC_TRANSLATOR(e->uc)) - unused) & ~(PAGE_SIZE - 1),
+            MADV_DONTNEED);
+#ifdef __GLIBC__
+    malloc_trim(0); /* the indexes of what was translated */
+#endif
+    return before;
 }
 
 void engine_close(struct engine *e)

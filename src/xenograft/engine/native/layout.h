@@ -18,6 +18,10 @@
 #define UC_MEMORY_MAPPING(uc) AT(void *, uc, 288)
 #define UC_SIZE_RECUR_MEM(uc) AT(int, uc, 1384)
 #define UC_INVALID_ERROR(uc) AT(int, uc, 1424)
+#define UC_TRANSLATOR(uc) AT(void *, uc, 768)
+#define TRANSLATOR_BUFFER(t) AT(char *, t, 160)
+#define TRANSLATOR_NEXT(t) AT(char *, t, 192)
+#define TRANSLATOR_END(t) AT(char *, t, 208) /* 1 KiB before the buffer's end */
 #define UC_CODE_ALIGN(uc) AT(int, uc, 2008)
 #define UC_NESTED_LEVEL(uc) AT(int, uc, 14840)
 

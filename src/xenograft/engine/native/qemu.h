@@ -33,6 +33,8 @@ int NAME(cpu_exec)(void *uc, void *cs);
 void NAME(tlb_init)(void *cs);
 _Noreturn void NAME(cpu_loop_exit)(void *cs);
 bool NAME(cpu_restore_state)(void *cs, uintptr_t pc, bool will_exit);
+void NAME(tlb_flush)(void *cs);
+void NAME(tlb_flush_page)(void *cs, uint64_t vaddr);
 void NAME(tlb_reset_dirty)(void *cs, uint64_t host, uint64_t length);
 void NAME(tb_invalidate_phys_page_range)(void *uc, uint64_t start, uint64_t end);
 void NAME(tb_invalidate_phys_range)(void *uc, uint64_t start, uint64_t end);
@@ -57,8 +59,7 @@ void NAME(tcg_gen_brcond_i64)(void *tcg_ctx, int condition, void *a, void *b, vo
 void *NAME(gen_new_label)(void *tcg_ctx);
 void *NAME(find_memory_mapping)(void *uc, uint64_t address);
 
-/* replaced (mmu.c, overrides.c, tlb.c) */
-void NAME(tlb_flush)(void *cs);
+/* replaced (mmu.c, overrides.c) */
 void NAME(tb_flush)(void *cs);
 
 /* replaced; the originals */
@@ -72,9 +73,8 @@ void NAME(real_tlb_set_dirty)(void *cs, uint64_t vaddr);
 void NAME(real_tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t start, int length,
                                              uintptr_t retaddr);
 void NAME(real_translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
-void NAME(real_tlb_flush)(void *cs);
 void NAME(real_tlb_flush_by_mmuidx)(void *cs, uint16_t modes);
-void NAME(real_tlb_flush_page)(void *cs, uint64_t vaddr);
+void NAME(real_tlb_flush_page_by_mmuidx)(void *cs, uint64_t vaddr, uint16_t modes);
 void *NAME(real_helper_lookup_tb_ptr)(void *env);
 bool real_qht_remove(void *table, const void *tb, uint32_t hash);
 void *NAME(real_address_space_translate_for_iotlb)(void *cs, int index, uint64_t address,

@@ -98,13 +98,7 @@ bool qht_remove(void *table, const void *tb, uint32_t hash)
 
 /* -- flushes -------------------------------------------------------------------------------------- */
 
-void NAME(tlb_flush)(void *cs)
-{
-    if (CPU_VCPU(cs))
-        jumps_forget(CPU_VCPU(cs));
-    NAME(real_tlb_flush)(cs);
-}
-
+/* All flushes come through these two. */
 void NAME(tlb_flush_by_mmuidx)(void *cs, uint16_t modes);
 void NAME(tlb_flush_by_mmuidx)(void *cs, uint16_t modes)
 {
@@ -113,12 +107,12 @@ void NAME(tlb_flush_by_mmuidx)(void *cs, uint16_t modes)
     NAME(real_tlb_flush_by_mmuidx)(cs, modes);
 }
 
-void NAME(tlb_flush_page)(void *cs, uint64_t vaddr);
-void NAME(tlb_flush_page)(void *cs, uint64_t vaddr)
+void NAME(tlb_flush_page_by_mmuidx)(void *cs, uint64_t vaddr, uint16_t modes);
+void NAME(tlb_flush_page_by_mmuidx)(void *cs, uint64_t vaddr, uint16_t modes)
 {
     if (CPU_VCPU(cs))
         jumps_forget_page(CPU_VCPU(cs), vaddr);
-    NAME(real_tlb_flush_page)(cs, vaddr);
+    NAME(real_tlb_flush_page_by_mmuidx)(cs, vaddr, modes);
 }
 
 void tlb_filled(struct vcpu *v, uint64_t vaddr)
