@@ -98,7 +98,7 @@ uint8_t *space_host(struct space *s, uint64_t gpa, bool write);
 
 struct engine {
     bool patch_block, single_block; /* the block being translated */
-    void *icount_op, *slow_label, *on_label, *check, *context;
+    void *icount_op, *bound_op, *slow_label, *on_label, *check, *context;
     uint64_t limit, hard_limit;
     int64_t deadline;
     void *uc, *memory_section;
@@ -227,6 +227,8 @@ extern PyMethodDef cpu_register_methods[];
 
 bool jumps_open(struct vcpu *v);
 void jumps_forget(struct vcpu *v);
+uint32_t string_of(struct vcpu *v, const void *tb);
+void string_run(struct vcpu *v, uint32_t what);
 void tlb_filled(struct vcpu *v, uint64_t vaddr);
 void vcpu_reset(struct vcpu *v);
 void vcpu_sync_hflags(struct vcpu *v);

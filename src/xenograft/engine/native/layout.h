@@ -42,16 +42,20 @@
 #define CPU_UC(cs) AT(void *, cs, 33192)
 #define CPU_TO_ENV 35408
 #define CPU_SIZE 42976
+#define CPU_TLB_MASK(cs, mode) AT(uint64_t, cs, 35344 + 16 * (mode)) /* in bytes */
 #define CPU_TLB_TABLE(cs, mode) AT(void *, cs, 35352 + 16 * (mode))
 #define CPU_TLB_IOTLB(cs, mode) AT(void *, cs, 33936 + 696 * (mode))
 #define CPU_TLB_LARGE_ADDRESS(cs, mode) AT(uint64_t, cs, 33248 + 696 * (mode))
 #define CPU_TLB_LARGE_MASK(cs, mode) AT(uint64_t, cs, 33256 + 696 * (mode))
 #define MMU_MODES 3
+enum { TLB_ENTRY_SHIFT = 6, TLB_READ = 0, TLB_WRITE = 8, TLB_ADDEND = 32 };
 
 /* TranslationBlock */
 #define TB_PC(tb) AT(uint64_t, tb, 0)
 #define TB_CS_BASE(tb) AT(uint64_t, tb, 8)
 #define TB_CODE(tb) AT(void *, tb, 32)
+#define TB_FLAGS(tb) AT(uint32_t, tb, 16)
+#define TB_SIZE(tb) AT(uint16_t, tb, 20)
 #define TB_ICOUNT(tb) AT(uint16_t, tb, 22)
 #define TB_CFLAGS(tb) AT(uint32_t, tb, 24)
 #define TB_PAGE_ADDR(tb, n) AT(uint64_t, tb, 72 + 8 * (n))

@@ -274,6 +274,8 @@ static void set_label(void *ctx, void *label)
  * and ends, out of the way, with: slow: call the helper; goto on.
  * The engine would call the helper each time.
  */
+#define SINGLE_BLOCK (1 << 16)
+
 static void count_block(struct engine *e, void *ctx)
 {
     void *before = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
@@ -286,9 +288,13 @@ static void count_block(struct engine *e, void *ctx)
     OP_ARG(e->icount_op, 1) = 0; /* known when the block is translated */
     NAME(tcg_gen_op3)(ctx, OP_ADD_I64, (uint64_t)after, (uint64_t)before, (uint64_t)icount);
     NAME(tcg_gen_op3)(ctx, OP_ST_I64, (uint64_t)after, env, (uint64_t)LEFT_OFFSET);
+    void *bound = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    e->bound_op = NAME(tcg_emit_op)(ctx, OP_MOVI_I64);
+    OP_ARG(e->bound_op, 0) = (uint64_t)bound;
+    OP_ARG(e->bound_op, 1) = 0;
     e->slow_label = NAME(gen_new_label)(ctx);
-    NAME(tcg_gen_brcond_i64)(ctx, COND_LE, handle_of(ctx, before),
-                             handle_of(ctx, constant(ctx, 0)), e->slow_label);
+    NAME(tcg_gen_brcond_i64)(ctx, COND_LE, handle_of(ctx, before), handle_of(ctx, bound),
+                             e->slow_label);
     e->on_label = NAME(gen_new_label)(ctx);
     set_label(ctx, e->on_label);
 }
@@ -296,15 +302,19 @@ static void count_block(struct engine *e, void *ctx)
 static void finish_block(struct engine *e, void *tb, void *ctx)
 {
     OP_ARG(e->icount_op, 1) = (uint64_t)-(int64_t)TB_ICOUNT(tb);
+    uint32_t string = e->single_block ? 0 : string_of(xg_current, tb);
+    if (string) /* takes the way out each time */
+        OP_ARG(e->bound_op, 1) = INT64_MAX;
     set_label(ctx, e->slow_label);
+    int32_t kind = e->single_block ? SINGLE_BLOCK : (int32_t)string;
     void *args[] = {constant(ctx, (int64_t)(uintptr_t)tb),
-                    temporary(ctx, NAME(tcg_const_i32)(ctx, e->single_block))};
+                    temporary(ctx, NAME(tcg_const_i32)(ctx, kind))};
     NAME(real_tcg_gen_callN)(ctx, e->check, NULL, 2, args);
     LABEL_STATE(e->on_label) += LABEL_REFERENCE;
     NAME(tcg_gen_op1)(ctx, OP_BR, (uint64_t)e->on_label);
 }
 
-void NAME(helper_check_exit_request)(void *tb, uint32_t single);
+void NAME(helper_check_exit_request)(void *tb, uint32_t kind);
 
 void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
 void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args)
@@ -342,13 +352,9 @@ void NAME(check_exit_request)(void *tcg_ctx)
 #define CLOCK_CHUNK 20000 /* instructions between looks at the clock */
 
 /* A block is about to start, and the count has reached the limit. */
-void NAME(helper_check_exit_request)(void *tb, uint32_t single)
+static void look_up(struct vcpu *v, void *tb)
 {
-    struct vcpu *v = xg_current;
     struct engine *e = v->engine;
-    /* The engine asked for this one-instruction block and would forget it. */
-    if (single)
-        return;
     /* As if the block had not been counted yet, and where it begins. */
     ENV_LEFT(v->env) += TB_ICOUNT(tb);
     ENV_EIP(v->env) = TB_PC(tb) - TB_CS_BASE(tb);
@@ -367,4 +373,16 @@ void NAME(helper_check_exit_request)(void *tb, uint32_t single)
         }
     }
     ENV_LEFT(v->env) -= TB_ICOUNT(tb);
+}
+
+void NAME(helper_check_exit_request)(void *tb, uint32_t kind)
+{
+    struct vcpu *v = xg_current;
+    /* The engine asked for a one-instruction block and would forget it: no exit there. */
+    if (kind & SINGLE_BLOCK)
+        return;
+    if (ENV_LEFT(v->env) + TB_ICOUNT(tb) <= 0)
+        look_up(v, tb);
+    if (kind)
+        string_run(v, kind);
 }
