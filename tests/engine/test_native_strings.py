@@ -80,7 +80,7 @@ def test_each_repetition_takes_its_time(guest: Bench) -> None:
 
     def taken(budget: int) -> int:
         guest.space.write(AREA, PATTERN)
-        guest.load("rep stosq; hlt")
+        guest.load("cld; rep stosq; hlt")
         for name, value in (("rdi", AREA), ("rcx", 3000), ("rip", CODE)):
             guest.cpu.set(name, value)
         begin = guest.cpu.instructions()
@@ -102,7 +102,7 @@ def test_a_fault_in_the_middle_is_precise() -> None:
         guest.load("hlt", at=0x30000)
         leaves = 0x13000
         guest.space.write(leaves + 8 * ((AREA >> 12) + 2), bytes(8))
-        guest.load("rep stosq; hlt")
+        guest.load("cld; rep stosq; hlt")
         for name, value in (("rdi", AREA), ("rcx", 3000), ("rip", CODE)):
             guest.cpu.set(name, value)
         guest.run(ExitReason.HALT)
@@ -129,7 +129,7 @@ def test_code_that_a_string_overwrites_is_not_run_again(guest: Bench) -> None:
     function, bytes_of_ret = 0x50000, 0xC3C3C3C3C3C3C3C3
     guest.load("mov $1,%eax; nop; nop; nop; ret", at=function)
     guest.load(
-        f"mov ${function},%rbx; call *%rbx; mov %rbx,%rdi; mov $4,%ecx;"
+        f"cld; mov ${function},%rbx; call *%rbx; mov %rbx,%rdi; mov $4,%ecx;"
         f"movabs ${bytes_of_ret},%rax; rep stosq; mov $7,%eax; call *%rbx; hlt"
     )
     guest.cpu.set("rip", CODE)
