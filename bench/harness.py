@@ -118,10 +118,11 @@ def peers() -> list[Peer]:
 class Run:
     """When lines of interest appeared (seconds since the command started), and the output.
 
-    `cpu`: seconds of processor time that the command took in all.
+    `cpu`: seconds of processor time that the command took in all; `cpus`: until each mark.
     """
 
     marks: list[tuple[float, str]] = field(default_factory=list)
+    cpus: list[float] = field(default_factory=list)
     output: str = ""
     cpu: float = 0.0
 
@@ -131,6 +132,19 @@ class Run:
             if text in line:
                 return when
         raise RuntimeError(f"no line {text!r}; the output ends: {self.output[-400:]!r}")
+
+    def cpu_at(self, text: str) -> float:
+        """Processor time until the first marked line that contains `text`."""
+        for (_, line), cpu in zip(self.marks, self.cpus, strict=True):
+            if text in line:
+                return cpu
+        raise RuntimeError(f"no line {text!r}; the output ends: {self.output[-400:]!r}")
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process and its threads have taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def timed(command: Sequence[str], pattern: str, until: str, timeout: float = 600) -> Run:
@@ -167,6 +181,7 @@ def timed(command: Sequence[str], pattern: str, until: str, timeout: float = 600
                     result.output += line + "\n"
                     if wanted.search(line):
                         result.marks.append((now, line))
+                        result.cpus.append(processor_time(process.pid))
                     if last.search(line):
                         return result
         raise RuntimeError(f"{command[0]} took more than {timeout:g} s")

@@ -379,12 +379,16 @@ class Union(_Base):
     @classmethod
     def unpack(cls, data: Buffer, bits: int = 64) -> Self:
         """Take the union's bytes from the start of `data`; ValueError if it's too short."""
-        size = cls.sizeof(bits)
+        found = cls._codecs_.get(bits)
+        size: int = (found or cls._layout(bits))[1]
         if len(data) < size:
             raise ValueError(f"{cls.__name__} takes {size} bytes ({bits}-bit), got {len(data)}")
-        made = cls()
-        object.__setattr__(made, "_raw", bytes(data[:size]))
-        object.__setattr__(made, "_raw_bits", bits)
+        made = cls.__new__(cls)
+        _put_raw(made, bytes(data[:size]))
+        _put_raw_bits(made, bits)
+        _put_active(made, None)
+        _put_seen(made, None)
+        _put_value(made, None)
         return made
 
     def pack(self, bits: int = 64) -> bytes:
@@ -433,9 +437,9 @@ class Union(_Base):
             bits = self._raw_bits or 64
             object.__setattr__(self, "_raw", self.pack(bits))
             object.__setattr__(self, "_raw_bits", bits)
-        object.__setattr__(self, "_seen", None)
-        object.__setattr__(self, "_active", name)
-        object.__setattr__(self, "_value", value)
+        _put_seen(self, None)
+        _put_active(self, name)
+        _put_value(self, value)
 
     def peek(self, name: str) -> Any:
         """Decode a member without making it the one that `pack` writes."""
@@ -461,3 +465,11 @@ class Union(_Base):
 
     def __repr__(self) -> str:
         return self.show()
+
+
+# Setting a union's slots one by one: hypercalls with a union in their argument do it each time.
+_put_raw = vars(Union)["_raw"].__set__
+_put_raw_bits = vars(Union)["_raw_bits"].__set__
+_put_active = vars(Union)["_active"].__set__
+_put_seen = vars(Union)["_seen"].__set__
+_put_value = vars(Union)["_value"].__set__

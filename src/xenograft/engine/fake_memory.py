@@ -266,5 +266,9 @@ class FakeSpace:
             self.memory.write(maddr, data[done : done + length])
             done += length
 
+    def trim(self, least: int = 0, /) -> int:
+        """There is nothing to give back."""
+        return 0
+
     def close(self) -> None:
         self._map.clear()

@@ -175,6 +175,13 @@ class AddressSpace(Protocol):
         """Raises AccessError for a hole or a read-only page; nothing is written then."""
         ...
 
+    def trim(self, least: int = 8 << 20, /) -> int:
+        """Give back what the engine keeps for speed alone, if it's at least so many bytes.
+
+        Returns how many there were. Nothing that a guest can see changes.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

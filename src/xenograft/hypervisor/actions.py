@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xenograft.abi.errno import Errno
 from xenograft.abi.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
 from xenograft.abi.sched import SHUTDOWN_NAMES, SHUTDOWN_reboot
-from xenograft.engine.protocol import PAGE_SHIFT, Exit
+from xenograft.engine.protocol import PAGE_SHIFT, Exit, ExitReason
 from xenograft.hypervisor.call import Continuation
 from xenograft.hypervisor.exits import Act, Context, decide
 from xenograft.hypervisor.memory.p2m import FaultAction
@@ -28,16 +28,30 @@ _ARGUMENT_REGISTERS = {
 }
 
 
+# As plain names: looking a member up in its class takes longer than comparing it.
+_HYPERCALL = int(ExitReason.HYPERCALL)
+_MMIO = (int(ExitReason.MMIO_READ), int(ExitReason.MMIO_WRITE))
+_COMPLETE = Act.COMPLETE
+_BLOCK = Act.BLOCK
+_NO_LAPIC = Context()
+
+
 def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
     """Do what an exit of the guest asks for, and answer it."""
     domain = vcpu.domain
     if (hook := hypervisor.instruments.exit) is not None:
         hook(hypervisor.clock.now(), domain.domid, vcpu.vcpu_id, exit_)
-    act, a, b = decide(exit_, Context(domain.arch.lapic_base(vcpu)))
-    if act is Act.HYPERCALL:
+    reason = exit_[0]
+    if reason == _HYPERCALL:  # `decide` would say so
         hypercall(hypervisor, vcpu, cpu, exit_)
-    elif act is Act.COMPLETE:
+        return
+    context = Context(domain.arch.lapic_base(vcpu)) if reason in _MMIO else _NO_LAPIC
+    act, a, b = decide(exit_, context)
+    if act is _COMPLETE:
         cpu.complete(a)
+    elif act is _BLOCK:
+        if not vcpu.interrupt_pending():
+            vcpu.block()
     elif act is Act.LAPIC_WRITE:
         assert vcpu.lapic is not None
         cpu.complete()
@@ -45,9 +59,6 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
     elif act is Act.LAPIC_READ:
         assert vcpu.lapic is not None
         cpu.complete(vcpu.lapic.mmio_read(a, b))
-    elif act is Act.BLOCK:
-        if not vcpu.interrupt_pending():
-            vcpu.block()
     elif act is Act.RDMSR:
         value = domain.arch.read_msr(vcpu, a)
         if value is None:

@@ -72,6 +72,21 @@ class Context(NamedTuple):
     debug_port: bool = True
 
 
+# As plain integers: looking a member up in its class takes longer than comparing it.
+_NOTHING = (int(ExitReason.BUDGET), int(ExitReason.KICK), int(ExitReason.DEBUG))
+_HYPERCALL = int(ExitReason.HYPERCALL)
+_IO_IN = int(ExitReason.IO_IN)
+_IO_OUT = int(ExitReason.IO_OUT)
+_MMIO_READ = int(ExitReason.MMIO_READ)
+_MMIO_WRITE = int(ExitReason.MMIO_WRITE)
+_CPUID = int(ExitReason.CPUID)
+_MSR_READ = int(ExitReason.MSR_READ)
+_MSR_WRITE = int(ExitReason.MSR_WRITE)
+_HALT = int(ExitReason.HALT)
+_PAUSE = int(ExitReason.PAUSE)
+_SHUTDOWN = int(ExitReason.SHUTDOWN)
+_STAGE2 = int(ExitReason.STAGE2)
+
 _RESUME = Action(Act.RESUME)
 _COMPLETE = Action(Act.COMPLETE)
 
@@ -81,45 +96,48 @@ def ones(size: int) -> int:
     return (1 << (8 * size)) - 1
 
 
+_UNCLAIMED = {size: Action(Act.COMPLETE, ones(size)) for size in (1, 2, 4, 8)}
+
+
 def decide(exit: Exit, context: Context) -> Action:
     """The action for an exit.
 
     >>> decide((ExitReason.IO_IN, 0, 0x60, 1, 0, 0, 0, 0), Context())
     Action(act=<Act.COMPLETE: 1>, a=255, b=0)
     """
-    reason, _, a0, a1, a2 = exit[:5]
-    if reason == ExitReason.HYPERCALL:
+    reason, _, a0, a1, a2, _, _, _ = exit
+    if reason == _HYPERCALL:
         return Action(Act.HYPERCALL, a0)
-    if reason == ExitReason.BUDGET or reason == ExitReason.KICK or reason == ExitReason.DEBUG:
+    if reason in _NOTHING:
         return _RESUME
-    if reason == ExitReason.MMIO_WRITE:
+    if reason == _MMIO_WRITE:
         offset = a0 - context.lapic_base
         if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
             return Action(Act.LAPIC_WRITE, offset, a2)
         return _COMPLETE
-    if reason == ExitReason.MMIO_READ:
+    if reason == _MMIO_READ:
         offset = a0 - context.lapic_base
         if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
             return Action(Act.LAPIC_READ, offset, a1)
-        return Action(Act.COMPLETE, ones(a1))
-    if reason == ExitReason.HALT:
+        return _UNCLAIMED[a1]
+    if reason == _HALT:
         return Action(Act.BLOCK if a0 else Act.DOWN)
-    if reason == ExitReason.PAUSE:
+    if reason == _PAUSE:
         return Action(Act.YIELD)
-    if reason == ExitReason.MSR_READ:
+    if reason == _MSR_READ:
         return Action(Act.RDMSR, a0)
-    if reason == ExitReason.MSR_WRITE:
+    if reason == _MSR_WRITE:
         return Action(Act.WRMSR, a0, a1)
-    if reason == ExitReason.CPUID:
+    if reason == _CPUID:
         return Action(Act.CPUID, a0, a1)
-    if reason == ExitReason.IO_IN:
-        return Action(Act.COMPLETE, ones(a1))
-    if reason == ExitReason.IO_OUT:
+    if reason == _IO_IN:
+        return _UNCLAIMED[a1]
+    if reason == _IO_OUT:
         if a0 == DEBUG_PORT and a1 == 1 and context.debug_port:
             return Action(Act.DEBUG_OUT, a2 & 0xFF)
         return _COMPLETE
-    if reason == ExitReason.STAGE2:
+    if reason == _STAGE2:
         return Action(Act.STAGE2, a0, a1)
-    if reason == ExitReason.SHUTDOWN:
+    if reason == _SHUTDOWN:
         return Action(Act.TRIPLE_FAULT, a0)
     return Action(Act.CRASH, a0, a1)

@@ -13,6 +13,9 @@ class GuestKind(Enum):
     PVH = "pvh"
     HVM = "hvm"
 
+    # Kinds are keys of the tables that each hypercall goes through; Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     @property
     def is_hvm_type(self) -> bool:
         """True for guests with hardware-style paging and traps (Xen's is_hvm_domain)."""

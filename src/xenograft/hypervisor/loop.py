@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time as host_time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -34,6 +33,7 @@ from xenograft.abi.vcpu import (
 from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
+from xenograft.hypervisor.rest import Rest
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import Cpu
@@ -50,6 +50,10 @@ HOST_SLICE_NS = 10_000_000
 """The same for a machine on the real clock, in ns."""
 
 FOREVER = 1 << 62
+
+# As plain integers: looking a member up in its class takes longer than comparing it.
+_KICK = int(ExitReason.KICK)
+_HOST = (int(ExitReason.BUDGET), _KICK)
 
 
 class Stop(Enum):
@@ -83,6 +87,7 @@ class Loop:
         self._quantum_end = 0
         self._stop = False
         self._cpu: Cpu | None = None
+        self._rest = Rest(hypervisor.clock.now())
         hypervisor.door.kick = self._kick_cpu
 
     def _kick_cpu(self) -> None:
@@ -136,15 +141,28 @@ class Loop:
         if deadline is not None and (due is None or deadline < due):
             due = deadline
         clock = hypervisor.clock
-        if due is None:
-            if not hypervisor.door.may_open:
-                return False
+        if due is None and not hypervisor.door.may_open:
+            return False
+        if not clock.virtual:
+            self._wait(due)
+        elif due is None:
             hypervisor.door.serve(None)
-        elif clock.virtual:
-            clock.advance_to(due)
         else:
-            hypervisor.door.serve(max(due - clock.now(), 0) / 1e9)
+            clock.advance_to(due)
         return True
+
+    def _wait(self, due: int | None) -> None:
+        """Wait for the host or the machine's time `due`; come back early when it may be at rest."""
+        hypervisor, clock, rest = self.hypervisor, self.hypervisor.clock, self._rest
+        now = clock.now()
+        if rest.begins(now):
+            for domain in hypervisor.domains.values():
+                domain.space.trim()
+        waits = [] if due is None else [due - now]
+        if (longest := rest.longest(now)) is not None:
+            waits.append(longest)
+        hypervisor.door.serve(max(min(waits), 0) / 1e9 if waits else None)
+        rest.idle(now, clock.now())
 
     # -- switching ---------------------------------------------------------------------------
     def _switch_in(self) -> Vcpu | None:
@@ -189,17 +207,17 @@ class Loop:
         virtual = clock.virtual
         cpu = self._cpu = vcpu.cpu
         assert cpu is not None
-        host_end = 0 if virtual else host_time.monotonic_ns() + self.host_slice_ns
-        budget = FOREVER
+        instruments = hypervisor.instruments
         slice_left = self.host_slice
         now = clock.now()
+        host_end = now + self.host_slice_ns
+        until = host_deadline = -1
         spinning_yields = False
         cpu.pause_exits(0)
         while True:
-            limit = FOREVER if deadline is None else deadline
-            due = timers.next_deadline()
-            if due is not None and due < limit:
-                limit = due
+            limit = timers.due
+            if deadline is not None and deadline < limit:
+                limit = deadline
             if ready and self._quantum_end < limit:
                 limit = self._quantum_end
             if now >= limit:
@@ -211,26 +229,26 @@ class Loop:
             if vcpu.irq_dirty:
                 self._request_interrupt(vcpu, cpu)
             if virtual:
-                budget = min(limit - now, slice_left)
-                exit_ = cpu.run(budget)
+                exit_ = cpu.run(min(limit - now, slice_left))
                 before, now = now, cpu.instructions()
                 slice_left -= now - before
                 clock.advance_to(now)
                 host_over = slice_left <= 0
             else:
-                if limit == FOREVER:
-                    exit_ = cpu.run(FOREVER, host_end)
-                else:
-                    exit_ = cpu.run(FOREVER, min(host_end, clock.host_deadline(limit)))
+                end = limit if limit < host_end else host_end
+                if end != until:
+                    until = end
+                    host_deadline = clock.host_deadline(end)
+                exit_ = cpu.run(FOREVER, host_deadline)
                 now = clock.now()
-                host_over = clock.host_deadline(now) >= host_end
+                host_over = now >= host_end
             if vcpu.requested >= 0:
                 self._acknowledge(vcpu, cpu)
-            if hypervisor.instruments.injection is not None:
+            if instruments.injection is not None:
                 self._report_injections(vcpu, cpu)
             reason = exit_[0]
-            if reason == ExitReason.BUDGET or reason == ExitReason.KICK:
-                if host_over or reason == ExitReason.KICK:
+            if reason in _HOST:
+                if host_over or reason == _KICK:
                     break
                 continue
             handle(hypervisor, vcpu, cpu, exit_)

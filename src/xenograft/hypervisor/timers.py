@@ -9,6 +9,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+NEVER = 1 << 63
+"""Later than every deadline."""
+
 
 class Timer:
     """A deadline that was added to a `TimerQueue`; `active` until it has run or is cancelled."""
@@ -38,9 +41,11 @@ class TimerQueue:
     (1, ['early'], 20)
     """
 
-    __slots__ = ("_heap", "_live", "_seq")
+    __slots__ = ("_heap", "_live", "_seq", "due")
 
     def __init__(self) -> None:
+        self.due = NEVER
+        """The earliest deadline, or NEVER."""
         self._heap: list[Timer] = []
         self._seq = 0
         self._live = 0
@@ -55,6 +60,8 @@ class TimerQueue:
         timer = Timer(deadline_ns, self._seq, callback)
         heapq.heappush(self._heap, timer)
         self._live += 1
+        if deadline_ns < self.due:
+            self.due = deadline_ns
         return timer
 
     def cancel(self, timer: Timer | None) -> None:
@@ -67,13 +74,19 @@ class TimerQueue:
         if len(self._heap) > 64 and len(self._heap) > 4 * self._live:
             self._heap = [one for one in self._heap if one.callback is not None]
             heapq.heapify(self._heap)
+        if timer.deadline == self.due:
+            self._look()
 
-    def next_deadline(self) -> int | None:
-        """The earliest deadline, or None if there's none."""
+    def _look(self) -> None:
+        """Find `due` anew."""
         heap = self._heap
         while heap and heap[0].callback is None:
             heapq.heappop(heap)
-        return heap[0].deadline if heap else None
+        self.due = heap[0].deadline if heap else NEVER
+
+    def next_deadline(self) -> int | None:
+        """The earliest deadline, or None if there's none."""
+        return None if self.due == NEVER else self.due
 
     def run_due(self, now: int) -> int:
         """Run all timers with deadline <= now, including those added meanwhile; returns how many.
@@ -83,12 +96,12 @@ class TimerQueue:
         """
         ran = 0
         while ran < 10_000:
-            deadline = self.next_deadline()
-            if deadline is None or deadline > now:
+            if self.due > now or self.due == NEVER:
                 break
             timer = heapq.heappop(self._heap)
             callback, timer.callback = timer.callback, None
             self._live -= 1
+            self._look()
             if callback is not None:
                 callback()
                 ran += 1

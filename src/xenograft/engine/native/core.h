@@ -97,14 +97,11 @@ uint8_t *space_host(struct space *s, uint64_t gpa, bool write);
 #define MAX_CPUS 512
 
 struct engine {
-    /* read at the start of every translated block */
-    uint64_t count, limit;
-    /* the rest is colder */
     bool patch_block, single_block; /* the block being translated */
-    void *icount_op;
-    uint64_t hard_limit;
+    void *icount_op, *bound_op, *slow_label, *on_label, *check, *context;
+    uint64_t limit, hard_limit;
     int64_t deadline;
-    void *uc;
+    void *uc, *memory_section;
     struct space *space;
     struct memory *memory;
     struct vcpu *vcpus, *current;
@@ -122,7 +119,11 @@ struct engine {
 
 struct engine *engine_open(struct space *s, char *error, size_t size);
 void engine_close(struct engine *e);
+uint64_t engine_trim(struct engine *e, uint64_t least);
 void engine_catch_up(struct engine *e);
+/* Instructions that the CPU that runs has started, and how many when blocks look up again. */
+uint64_t engine_count(struct engine *e);
+void engine_set_limit(struct engine *e, uint64_t limit);
 /* One more CPU of the engine, or NULL. */
 void *engine_further_cpu(struct engine *e);
 void engine_queue(struct engine *e, uint64_t mfn);
@@ -137,6 +138,8 @@ void engine_mark_code(struct engine *e, uint64_t mfn);
 #define XCR0_VALID 0x203ull /* x87, SSE, PKRU */
 
 #define LOG_MAX 8
+#define JUMPS 4096
+#define LOCALS 64
 #define INJECTIONS 64
 
 struct access {
@@ -207,6 +210,12 @@ struct vcpu {
     uint8_t ports[8192]; /* bit set: the port exits */
     struct tsc tsc;
     uint32_t pause_every, pauses;
+
+    struct jump *jumps; /* where indirect jumps lead (tlb.c) */
+    uint64_t epoch;
+    uint64_t leaf;          /* the page table entry that the walker read last */
+    uint64_t local[LOCALS]; /* pages that the TLB may hold and that aren't global */
+    uint32_t locals;        /* how many of them; LOCALS + 1: too many */
     uint64_t cr4_valid, efer_valid;
     uint64_t entropy;
 };
@@ -216,6 +225,11 @@ extern PyTypeObject Cpu_Type;
 extern PyObject *AccessError;
 extern PyMethodDef cpu_register_methods[];
 
+bool jumps_open(struct vcpu *v);
+void jumps_forget(struct vcpu *v);
+uint32_t string_of(struct vcpu *v, const void *tb);
+void string_run(struct vcpu *v, uint32_t what);
+void tlb_filled(struct vcpu *v, uint64_t vaddr);
 void vcpu_reset(struct vcpu *v);
 void vcpu_sync_hflags(struct vcpu *v);
 uint64_t vcpu_eflags(void *env);

@@ -31,11 +31,11 @@ static void prepare(struct vcpu *v, uint64_t budget, int64_t deadline)
     }
     v->reason = EXIT_NONE;
     e->current = v;
-    e->count = v->count;
     e->hard_limit = budget > UINT64_MAX - v->count ? UINT64_MAX : v->count + budget;
     e->deadline = deadline;
-    e->limit = e->hard_limit - e->count > CHECK_CLOCK_EVERY ? e->count + CHECK_CLOCK_EVERY
-                                                             : e->hard_limit;
+    e->limit = e->hard_limit - v->count > CHECK_CLOCK_EVERY ? v->count + CHECK_CLOCK_EVERY
+                                                            : e->hard_limit;
+    ENV_LEFT(v->env) = (int64_t)(e->limit - v->count);
     UC_CPU(uc) = cs;
     UC_NESTED_LEVEL(uc) = 1;
     UC_INVALID_ERROR(uc) = 0;
@@ -79,7 +79,7 @@ static void execute(struct vcpu *v)
     e->running = false;
     xg_current = NULL;
     UC_NESTED_LEVEL(e->uc) = 0;
-    v->count = e->count;
+    v->count = engine_count(e);
 }
 
 static uint32_t mode_flags(struct vcpu *v)
@@ -537,6 +537,12 @@ static PyObject *cpu_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_TYPE(v)->tp_free((PyObject *)v);
         return PyErr_NoMemory();
     }
+    if (!jumps_open(v)) {
+        e->spares[e->spare++] = v->cs;
+        Py_TYPE(v)->tp_free((PyObject *)v);
+        return PyErr_NoMemory();
+    }
+    CPU_VCPU(v->cs) = v;
     v->env = CPU_ENV_PTR(v->cs);
     v->space = s;
     Py_INCREF(s);
@@ -565,11 +571,13 @@ static void cpu_release(struct vcpu *v)
     *link = v->next;
     /* The engine can't take a CPU away: the next one of this space gets it. */
     NAME(tlb_flush)(v->cs);
+    CPU_VCPU(v->cs) = NULL;
     e->spares[e->spare++] = v->cs;
     v->cs = NULL;
     free(v->cpuid);
     free(v->fast);
-    v->cpuid = NULL, v->fast = NULL;
+    free(v->jumps);
+    v->cpuid = NULL, v->fast = NULL, v->jumps = NULL;
     v->cpuid_rows = v->fast_rows = 0;
     Py_CLEAR(v->space);
 }

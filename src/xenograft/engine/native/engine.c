@@ -6,6 +6,9 @@
 #include "core.h"
 #include "qemu.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +20,7 @@ enum { UC_CTL_UC_USE_EXITS = 4, UC_CTL_CPU_MODEL = 7, UC_CTL_TCG_BUFFER_SIZE = 1
 #define UC_CTL_WRITE_1(type) ((type) | 1 << 26 | 1 << 30)
 enum { UC_CPU_X86_EPYC_ROME = 37 };
 #define CODE_BUFFER (64u << 20)
+#define BLOCK_ALIGN 32 /* of a block's record, 160 bytes; a cache line would waste 32 of them */
 #define HOLE_SIZE (1ull << (GFN_BITS + PAGE_SHIFT))
 
 extern void engine_exception(void *uc, uint32_t vector, void *user);
@@ -26,15 +30,6 @@ int64_t monotonic_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* The TLB resizes itself by this clock: a constant keeps runs repeatable. */
-int xg_engine_gettimeofday(void *tv, void *zone);
-int xg_engine_gettimeofday(void *tv, void *zone)
-{
-    (void)zone;
-    memset(tv, 0, 16);
-    return 0;
 }
 
 static uint64_t hole_read(void *uc, uint64_t offset, unsigned size, void *user)
@@ -124,6 +119,7 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
         return NULL;
     }
     e->first_cpu = UC_CPU(e->uc);
+    UC_CODE_ALIGN(e->uc) = BLOCK_ALIGN;
     e->spares[e->spare++] = e->first_cpu;
     /* #UD would go to another kind of hook; we decode it with the others. */
     UC_STOP_INTERRUPT(e->uc) = NULL;
@@ -132,6 +128,30 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
     m->engines = e;
     pthread_mutex_unlock(&m->lock);
     return e;
+}
+
+/*
+ * Forget all translations if they take at least so many bytes; the pages go back to the host.
+ * What is still needed is translated again.
+ */
+uint64_t engine_trim(struct engine *e, uint64_t least)
+{
+    char *begin = TRANSLATOR_BUFFER(UC_TRANSLATOR(e->uc));
+    uint64_t used = (uint64_t)(TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) - begin);
+    if (e->running || !e->vcpus || used < least)
+        return 0;
+    xg_current = e->vcpus;
+    NAME(tb_flush)(e->vcpus->cs);
+    xg_current = NULL;
+    char *unused = TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) + PAGE_SIZE - 1;
+    unused -= (uintptr_t)unused % PAGE_SIZE;
+    uint64_t before = used - (uint64_t)(TRANSLATOR_NEXT(UC_TRANSLATOR(e->uc)) - begin);
+    madvise(unused, (size_t)(TRANSLATOR_END(UC_TRANSLATOR(e->uc)) - unused) & ~(PAGE_SIZE - 1),
+            MADV_DONTNEED);
+#ifdef __GLIBC__
+    malloc_trim(0); /* the indexes of what was translated */
+#endif
+    return before;
 }
 
 void engine_close(struct engine *e)
@@ -171,15 +191,14 @@ void engine_catch_up(struct engine *e)
     struct memory *m = e->memory;
     if (unlikely(e->queued)) {
         pthread_mutex_lock(&m->lock);
-        if (e->queued > INVALIDATE_QUEUE && e->vcpus) {
-            xg_current = e->vcpus;
+        xg_current = e->vcpus;
+        if (e->queued > INVALIDATE_QUEUE && e->vcpus)
             NAME(tb_flush)(e->vcpus->cs);
-            xg_current = NULL;
-        }
         for (uint32_t i = 0; i < e->queued && i < INVALIDATE_QUEUE; i++) {
             uint64_t start = e->queue[i] << PAGE_SHIFT;
             NAME(tb_invalidate_phys_page_range)(e->uc, start, start + PAGE_SIZE);
         }
+        xg_current = NULL;
         e->queued = 0;
         pthread_mutex_unlock(&m->lock);
     }

@@ -18,6 +18,11 @@
 #define UC_MEMORY_MAPPING(uc) AT(void *, uc, 288)
 #define UC_SIZE_RECUR_MEM(uc) AT(int, uc, 1384)
 #define UC_INVALID_ERROR(uc) AT(int, uc, 1424)
+#define UC_TRANSLATOR(uc) AT(void *, uc, 768)
+#define TRANSLATOR_BUFFER(t) AT(char *, t, 160)
+#define TRANSLATOR_NEXT(t) AT(char *, t, 192)
+#define TRANSLATOR_END(t) AT(char *, t, 208) /* 1 KiB before the buffer's end */
+#define UC_CODE_ALIGN(uc) AT(int, uc, 2008)
 #define UC_NESTED_LEVEL(uc) AT(int, uc, 14840)
 
 /* CPUState */
@@ -30,28 +35,47 @@
 #define CPU_ENV_PTR(cs) AT(void *, cs, 296)
 #define CPU_TB_JMP_CACHE(cs) ((char *)(cs) + 312)
 #define TB_JMP_CACHE_BYTES (4096 * sizeof(void *))
+#define CPU_VCPU(cs) AT(struct vcpu *, cs, 33136) /* free for the engine's user */
 #define CPU_MEM_IO_PC(cs) AT(uintptr_t, cs, 33144)
 #define CPU_HALTED(cs) AT(uint32_t, cs, 33176)
 #define CPU_EXCEPTION_INDEX(cs) AT(int32_t, cs, 33184)
 #define CPU_UC(cs) AT(void *, cs, 33192)
 #define CPU_TO_ENV 35408
 #define CPU_SIZE 42976
+#define CPU_TLB_MASK(cs, mode) AT(uint64_t, cs, 35344 + 16 * (mode)) /* in bytes */
 #define CPU_TLB_TABLE(cs, mode) AT(void *, cs, 35352 + 16 * (mode))
 #define CPU_TLB_IOTLB(cs, mode) AT(void *, cs, 33936 + 696 * (mode))
+#define CPU_TLB_LARGE_ADDRESS(cs, mode) AT(uint64_t, cs, 33248 + 696 * (mode))
+#define CPU_TLB_LARGE_MASK(cs, mode) AT(uint64_t, cs, 33256 + 696 * (mode))
 #define MMU_MODES 3
+enum { TLB_ENTRY_SHIFT = 6, TLB_READ = 0, TLB_WRITE = 8, TLB_ADDEND = 32 };
 
 /* TranslationBlock */
+#define TB_PC(tb) AT(uint64_t, tb, 0)
+#define TB_CS_BASE(tb) AT(uint64_t, tb, 8)
+#define TB_CODE(tb) AT(void *, tb, 32)
+#define TB_FLAGS(tb) AT(uint32_t, tb, 16)
+#define TB_SIZE(tb) AT(uint16_t, tb, 20)
 #define TB_ICOUNT(tb) AT(uint16_t, tb, 22)
 #define TB_CFLAGS(tb) AT(uint32_t, tb, 24)
 #define TB_PAGE_ADDR(tb, n) AT(uint64_t, tb, 72 + 8 * (n))
 
 /* The translator's intermediate operations */
 #define OP_ARG(op, n) AT(uint64_t, op, 24 + 8 * (n))
-#define LABEL_PRESENT(label) AT(uint32_t, label, 0)
-enum { OP_SET_LABEL = 1, OP_MOVI_I64 = 64, OP_LD_I64 = 73, OP_ST_I64 = 77, OP_ADD_I64 = 78 };
-enum { TYPE_I64 = 1, COND_LTU = 4 };
+#define LABEL_STATE(label) AT(uint32_t, label, 0)
+#define LABEL_PRESENT 1u
+#define LABEL_REFERENCE (1u << 16)
+enum { OP_SET_LABEL = 1, OP_BR = 3, OP_MOVI_I64 = 64, OP_LD_I64 = 73, OP_ST_I64 = 77 };
+enum { OP_ADD_I64 = 78 };
+enum { TYPE_I64 = 1, COND_LE = 10 };
 
-/* CPUX86State ("env") */
+/*
+ * CPUX86State ("env").  Between it and what lies before are 12 unused bytes, near enough for
+ * short instructions: how many instructions may start before a block looks up.
+ */
+#define ENV_LEFT(env) AT(int64_t, env, LEFT_OFFSET)
+#define LEFT_OFFSET (-8)
+#define ENV_VCPU(env) CPU_VCPU((char *)(env) - CPU_TO_ENV)
 #define ENV_REGS(env, n) AT(uint64_t, env, 8 * (n))
 #define ENV_EIP(env) AT(uint64_t, env, 128)
 #define ENV_EFLAGS(env) AT(uint64_t, env, 136)

@@ -378,6 +378,18 @@ static PyObject *memory_close(struct memory *m, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/*
+ * A place for a large mapping, for the kernel to take or leave.  Left to itself it would put the
+ * machine's memory next to the libraries, and code buffers out of reach of short calls to them.
+ */
+static void *far_away(size_t bytes)
+{
+    static _Atomic uintptr_t next;
+    const uintptr_t distance = 1ull << 40;
+    uintptr_t here = (uintptr_t)&next & ~((1ull << 30) - 1), at = next += (bytes | 0x1fffff) + 1;
+    return here > distance + at ? (void *)(here - distance - at) : NULL;
+}
+
 static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"frames", NULL};
@@ -393,7 +405,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     size_t bytes = frames << PAGE_SHIFT, table = frames * sizeof(struct frame);
     m->fd = memfd_create("xenograft-memory", MFD_CLOEXEC);
     void *base = m->fd >= 0 && ftruncate(m->fd, (off_t)bytes) == 0
-        ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0)
+        ? mmap(far_away(bytes), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0)
         : MAP_FAILED;
     m->table = mmap(NULL, table, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -21,6 +21,7 @@ uint64_t NAME(x86_ldq_phys)(void *cs, uint64_t gpa)
     uint8_t *from = space_host(xg_current->space, gpa, false);
     if (from)
         memcpy(&value, from, sizeof(value));
+    xg_current->leaf = value;
     return value;
 }
 
@@ -32,6 +33,7 @@ uint32_t NAME(x86_ldl_phys)(void *cs, uint64_t gpa)
     uint8_t *from = space_host(xg_current->space, gpa, false);
     if (from)
         memcpy(&value, from, sizeof(value));
+    xg_current->leaf = value;
     return value;
 }
 
@@ -52,6 +54,7 @@ bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int m
 bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int mmu_idx, bool probe,
                             uintptr_t retaddr)
 {
+    xg_current->leaf = 0;
     xg_current->fill_access = access;
     xg_current->fill_retaddr = retaddr;
     return NAME(real_x86_cpu_tlb_fill)(cs, addr, size, access, mmu_idx, probe, retaddr);
@@ -108,6 +111,7 @@ void NAME(tlb_set_page_with_attrs)(void *cs, uint64_t vaddr, uint64_t gpa, memor
         *entry |= P2M_FILLED;
         paddr = *entry & ~(PAGE_SIZE - 1);
     }
+    tlb_filled(v, vaddr);
     NAME(real_tlb_set_page_with_attrs)(cs, vaddr, paddr, attrs, prot, mmu_idx, size);
 }
 
@@ -169,8 +173,10 @@ void NAME(tb_flush)(void *cs)
         return;
     struct engine *e = xg_current->engine;
     /* The engine cleared the jump cache of one CPU; the others' point into freed blocks. */
-    for (struct vcpu *v = e->vcpus; v; v = v->next)
+    for (struct vcpu *v = e->vcpus; v; v = v->next) {
         memset(CPU_TB_JMP_CACHE(v->cs), 0, TB_JMP_CACHE_BYTES);
+        jumps_forget(v);
+    }
 }
 
 /* The first store to a page after each fill, and all stores to pages with code, come here. */
@@ -217,19 +223,28 @@ void NAME(tlb_set_dirty)(void *cs, uint64_t vaddr)
 
 /* -- counting instructions at block starts --------------------------------------------------------- */
 
-void NAME(helper_check_exit_request)(void *p, uint32_t single);
-
-void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
-void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns)
+uint64_t engine_count(struct engine *e)
 {
-    struct engine *e = xg_current->engine;
-    e->single_block = (TB_CFLAGS(tb) & CF_COUNT_MASK) != 0;
-    e->patch_block = true;
-    e->icount_op = NULL;
-    NAME(real_translator_loop)(ops, db, cs, tb, max_insns);
-    e->patch_block = false;
-    if (e->icount_op)
-        OP_ARG(e->icount_op, 1) = TB_ICOUNT(tb);
+    return e->limit - (uint64_t)ENV_LEFT(e->current->env);
+}
+
+void engine_set_limit(struct engine *e, uint64_t limit)
+{
+    uint64_t count = engine_count(e);
+    e->limit = limit;
+    ENV_LEFT(e->current->env) = (int64_t)(limit - count);
+}
+
+/* The translator's name for the CPU's state: the base of its global variables. */
+static void *env_handle;
+
+void *NAME(tcg_global_mem_new_internal)(void *ctx, int type, void *base, intptr_t offset,
+                                        const char *name);
+void *NAME(tcg_global_mem_new_internal)(void *ctx, int type, void *base, intptr_t offset,
+                                        const char *name)
+{
+    env_handle = base;
+    return NAME(real_tcg_global_mem_new_internal)(ctx, type, base, offset, name);
 }
 
 /* A temporary's handle is its distance from the context. */
@@ -238,50 +253,93 @@ static void *temporary(void *ctx, void *handle)
     return (char *)ctx + (uintptr_t)handle;
 }
 
-static void *constant(void *ctx, const void *p)
+static void *handle_of(void *ctx, void *temp)
 {
-    return temporary(ctx, NAME(tcg_const_i64)(ctx, (int64_t)(uintptr_t)p));
+    return (void *)((char *)temp - (char *)ctx);
+}
+
+static void *constant(void *ctx, int64_t value)
+{
+    return temporary(ctx, NAME(tcg_const_i64)(ctx, value));
+}
+
+static void set_label(void *ctx, void *label)
+{
+    LABEL_STATE(label) |= LABEL_PRESENT;
+    NAME(tcg_gen_op1)(ctx, OP_SET_LABEL, (uint64_t)label);
 }
 
 /*
- * Each block starts with: if (count < limit) goto on; call the helper; on: count += icount.
+ * Each block starts with: before = left; left -= icount; if (before <= 0) goto slow; on:
+ * and ends, out of the way, with: slow: call the helper; goto on.
  * The engine would call the helper each time.
  */
-static void count_block(struct engine *e, void *ctx, void *helper, void *ret)
+#define SINGLE_BLOCK (1 << 16)
+
+static void count_block(struct engine *e, void *ctx)
 {
-    void *on = NAME(gen_new_label)(ctx);
-    void *count = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
-    void *limit = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
-    uint64_t at = (uint64_t)constant(ctx, e);
-    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)count, at, offsetof(struct engine, count));
-    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)limit, at, offsetof(struct engine, limit));
-    NAME(tcg_gen_brcond_i64)(ctx, COND_LTU, (void *)((char *)count - (char *)ctx),
-                             (void *)((char *)limit - (char *)ctx), on);
-    void *args[] = {constant(ctx, e),
-                    temporary(ctx, NAME(tcg_const_i32)(ctx, e->single_block))};
-    NAME(real_tcg_gen_callN)(ctx, helper, ret, 2, args);
-    LABEL_PRESENT(on) |= 1;
-    NAME(tcg_gen_op1)(ctx, OP_SET_LABEL, (uint64_t)on);
-    at = (uint64_t)constant(ctx, e);
+    void *before = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    void *after = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
     void *icount = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    uint64_t env = (uint64_t)temporary(ctx, env_handle);
+    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)before, env, (uint64_t)LEFT_OFFSET);
     e->icount_op = NAME(tcg_emit_op)(ctx, OP_MOVI_I64);
     OP_ARG(e->icount_op, 0) = (uint64_t)icount;
     OP_ARG(e->icount_op, 1) = 0; /* known when the block is translated */
-    NAME(tcg_gen_op3)(ctx, OP_LD_I64, (uint64_t)count, at, offsetof(struct engine, count));
-    NAME(tcg_gen_op3)(ctx, OP_ADD_I64, (uint64_t)count, (uint64_t)count, (uint64_t)icount);
-    NAME(tcg_gen_op3)(ctx, OP_ST_I64, (uint64_t)count, at, offsetof(struct engine, count));
+    NAME(tcg_gen_op3)(ctx, OP_ADD_I64, (uint64_t)after, (uint64_t)before, (uint64_t)icount);
+    NAME(tcg_gen_op3)(ctx, OP_ST_I64, (uint64_t)after, env, (uint64_t)LEFT_OFFSET);
+    void *bound = NAME(tcg_temp_new_internal)(ctx, TYPE_I64, false);
+    e->bound_op = NAME(tcg_emit_op)(ctx, OP_MOVI_I64);
+    OP_ARG(e->bound_op, 0) = (uint64_t)bound;
+    OP_ARG(e->bound_op, 1) = 0;
+    e->slow_label = NAME(gen_new_label)(ctx);
+    NAME(tcg_gen_brcond_i64)(ctx, COND_LE, handle_of(ctx, before), handle_of(ctx, bound),
+                             e->slow_label);
+    e->on_label = NAME(gen_new_label)(ctx);
+    set_label(ctx, e->on_label);
 }
+
+static void finish_block(struct engine *e, void *tb, void *ctx)
+{
+    OP_ARG(e->icount_op, 1) = (uint64_t)-(int64_t)TB_ICOUNT(tb);
+    uint32_t string = e->single_block ? 0 : string_of(xg_current, tb);
+    if (string) /* takes the way out each time */
+        OP_ARG(e->bound_op, 1) = INT64_MAX;
+    set_label(ctx, e->slow_label);
+    int32_t kind = e->single_block ? SINGLE_BLOCK : (int32_t)string;
+    void *args[] = {constant(ctx, (int64_t)(uintptr_t)tb),
+                    temporary(ctx, NAME(tcg_const_i32)(ctx, kind))};
+    NAME(real_tcg_gen_callN)(ctx, e->check, NULL, 2, args);
+    LABEL_STATE(e->on_label) += LABEL_REFERENCE;
+    NAME(tcg_gen_op1)(ctx, OP_BR, (uint64_t)e->on_label);
+}
+
+void NAME(helper_check_exit_request)(void *tb, uint32_t kind);
 
 void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
 void NAME(tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args)
 {
-    struct vcpu *v = xg_current;
-    if (func == (void *)NAME(helper_check_exit_request) && v->engine->patch_block) {
-        v->engine->patch_block = false;
-        count_block(v->engine, ctx, func, ret);
+    struct engine *e = xg_current->engine;
+    if (func == (void *)NAME(helper_check_exit_request) && e->patch_block) {
+        e->patch_block = false;
+        e->check = func;
+        e->context = ctx;
+        count_block(e, ctx);
         return;
     }
     NAME(real_tcg_gen_callN)(ctx, func, ret, nargs, args);
+}
+
+void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
+void NAME(translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns)
+{
+    struct engine *e = xg_current->engine;
+    e->single_block = (TB_CFLAGS(tb) & CF_COUNT_MASK) != 0;
+    e->patch_block = true;
+    NAME(real_translator_loop)(ops, db, cs, tb, max_insns);
+    if (!e->patch_block)
+        finish_block(e, tb, e->context);
+    e->patch_block = false;
 }
 
 /* Loads and stores aren't places to stop: an instruction would run twice. */
@@ -294,26 +352,37 @@ void NAME(check_exit_request)(void *tcg_ctx)
 #define CLOCK_CHUNK 20000 /* instructions between looks at the clock */
 
 /* A block is about to start, and the count has reached the limit. */
-void NAME(helper_check_exit_request)(void *p, uint32_t single)
+static void look_up(struct vcpu *v, void *tb)
 {
-    struct engine *e = p;
-    struct vcpu *v = e->current;
-    /* The engine asked for this one-instruction block and would forget it. */
-    if (single)
-        return;
+    struct engine *e = v->engine;
+    /* As if the block had not been counted yet, and where it begins. */
+    ENV_LEFT(v->env) += TB_ICOUNT(tb);
+    ENV_EIP(v->env) = TB_PC(tb) - TB_CS_BASE(tb);
     if (v->kicked)
-        vcpu_leave(v, EXIT_KICK, RETADDR());
-    if (e->count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
-        vcpu_leave(v, EXIT_BUDGET, RETADDR());
-    if (v->log_pos < v->log_len)
-        return; /* an answer is about to be used */
-    e->limit = e->count + CLOCK_CHUNK;
-    if (e->limit > e->hard_limit)
-        e->limit = e->hard_limit;
-    if (unlikely(CPU_INTERRUPT_REQUEST(v->cs))) {
-        /* An interrupt had to wait for that: back to the loop, which delivers it. */
-        NAME(cpu_restore_state)(v->cs, RETADDR(), true);
-        CPU_EXCEPTION_INDEX(v->cs) = -1;
-        NAME(cpu_loop_exit)(v->cs);
+        vcpu_leave(v, EXIT_KICK, 0);
+    uint64_t count = engine_count(e);
+    if (count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
+        vcpu_leave(v, EXIT_BUDGET, 0);
+    if (v->log_pos >= v->log_len) { /* else an answer is about to be used */
+        uint64_t limit = count + CLOCK_CHUNK;
+        engine_set_limit(e, limit < e->hard_limit ? limit : e->hard_limit);
+        if (unlikely(CPU_INTERRUPT_REQUEST(v->cs))) {
+            /* An interrupt had to wait for that: back to the loop, which delivers it. */
+            CPU_EXCEPTION_INDEX(v->cs) = -1;
+            NAME(cpu_loop_exit)(v->cs);
+        }
     }
+    ENV_LEFT(v->env) -= TB_ICOUNT(tb);
+}
+
+void NAME(helper_check_exit_request)(void *tb, uint32_t kind)
+{
+    struct vcpu *v = xg_current;
+    /* The engine asked for a one-instruction block and would forget it: no exit there. */
+    if (kind & SINGLE_BLOCK)
+        return;
+    if (ENV_LEFT(v->env) + TB_ICOUNT(tb) <= 0)
+        look_up(v, tb);
+    if (kind)
+        string_run(v, kind);
 }

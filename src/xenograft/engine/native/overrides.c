@@ -62,7 +62,7 @@ _Noreturn void vcpu_leave(struct vcpu *v, int reason, uintptr_t retaddr)
     if (retaddr)
         NAME(cpu_restore_state)(v->cs, retaddr, true);
     /* The instruction will run again: its earlier accesses must not be made twice. */
-    if (reason == EXIT_STAGE2 && v->log_len && v->log_count == v->engine->count &&
+    if (reason == EXIT_STAGE2 && v->log_len && v->log_count == engine_count(v->engine) &&
         v->log_rip == ENV_EIP(v->env))
         v->log_pos = 0;
     v->reason = reason;
@@ -92,7 +92,7 @@ bool vcpu_access(struct vcpu *v, int reason, const uint64_t args[3], uint64_t va
         struct access *a = &v->log[v->log_pos];
         if (a->reason == reason && a->address == args[0]) {
             if (v->log_pos++ == 0)
-                v->log_count = e->count;
+                v->log_count = engine_count(e);
             memcpy(values, a->value, sizeof(a->value));
             return true;
         }
@@ -101,7 +101,7 @@ bool vcpu_access(struct vcpu *v, int reason, const uint64_t args[3], uint64_t va
     if (retaddr)
         NAME(cpu_restore_state)(v->cs, retaddr, true);
     uint64_t rip = ENV_EIP(v->env);
-    if (!(v->log_len && v->log_count == e->count && v->log_rip == rip && v->log_len < LOG_MAX))
+    if (!(v->log_len && v->log_count == engine_count(e) && v->log_rip == rip && v->log_len < LOG_MAX))
         v->log_len = 0;
     v->log_rip = rip;
     v->log[v->log_len] = (struct access){.reason = reason, .address = args[0]};
@@ -115,7 +115,7 @@ bool vcpu_access(struct vcpu *v, int reason, const uint64_t args[3], uint64_t va
 static void record_injection(struct vcpu *v, int vector, int kind)
 {
     uint32_t at = v->injections++ % INJECTIONS;
-    v->injected[at].count = v->engine->count;
+    v->injected[at].count = engine_count(v->engine);
     v->injected[at].vector = vector;
     v->injected[at].kind = kind;
 }
@@ -132,7 +132,8 @@ bool NAME(x86_cpu_exec_interrupt)(void *cs, int request)
     void *env = v->env;
     /* An interrupt must not enter between an exit and its answer's use. */
     if (v->reason != EXIT_NONE || v->log_pos < v->log_len) {
-        v->engine->limit = 0; /* look again as soon as the answer is used */
+        /* look again as soon as the answer is used */
+        engine_set_limit(v->engine, engine_count(v->engine));
         return false;
     }
     if (request & CPU_INTERRUPT_NMI && !(ENV_HFLAGS2(env) & HF2_NMI_MASK)) {
@@ -474,7 +475,7 @@ static void read_tsc(void *env, uintptr_t retaddr)
 {
     if (ENV_CR(env, 4) & CR4_TSD && ENV_HFLAGS(env) & HF_CPL)
         raise_fault(env, VECTOR_GP, 0, retaddr);
-    uint64_t value = vcpu_tsc(xg_current, xg_current->engine->count);
+    uint64_t value = vcpu_tsc(xg_current, engine_count(xg_current->engine));
     ENV_REGS(env, R_EAX) = (uint32_t)value;
     ENV_REGS(env, R_EDX) = value >> 32;
 }

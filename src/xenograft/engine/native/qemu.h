@@ -34,6 +34,7 @@ void NAME(tlb_init)(void *cs);
 _Noreturn void NAME(cpu_loop_exit)(void *cs);
 bool NAME(cpu_restore_state)(void *cs, uintptr_t pc, bool will_exit);
 void NAME(tlb_flush)(void *cs);
+void NAME(tlb_flush_page)(void *cs, uint64_t vaddr);
 void NAME(tlb_reset_dirty)(void *cs, uint64_t host, uint64_t length);
 void NAME(tb_invalidate_phys_page_range)(void *uc, uint64_t start, uint64_t end);
 void NAME(tb_invalidate_phys_range)(void *uc, uint64_t start, uint64_t end);
@@ -72,6 +73,14 @@ void NAME(real_tlb_set_dirty)(void *cs, uint64_t vaddr);
 void NAME(real_tb_invalidate_phys_page_fast)(void *uc, void *pages, uint64_t start, int length,
                                              uintptr_t retaddr);
 void NAME(real_translator_loop)(const void *ops, void *db, void *cs, void *tb, int max_insns);
+void NAME(real_tlb_flush_by_mmuidx)(void *cs, uint16_t modes);
+void NAME(real_tlb_flush_page_by_mmuidx)(void *cs, uint64_t vaddr, uint16_t modes);
+void *NAME(real_helper_lookup_tb_ptr)(void *env);
+bool real_qht_remove(void *table, const void *tb, uint32_t hash);
+void *NAME(real_address_space_translate_for_iotlb)(void *cs, int index, uint64_t address,
+    uint64_t *offset, uint64_t *length, memory_attributes attrs, int *prot);
+void *NAME(real_tcg_global_mem_new_internal)(void *ctx, int type, void *base, intptr_t offset,
+                                             const char *name);
 void NAME(real_tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void **args);
 uint64_t NAME(real_helper_read_crN)(void *env, int reg);
 void NAME(real_helper_write_crN)(void *env, int reg, uint64_t value);

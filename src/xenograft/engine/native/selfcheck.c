@@ -30,7 +30,10 @@ const char *selfcheck(struct engine *e)
     if (UC_MEMORY_MAPPING(uc) != (void *)NAME(find_memory_mapping) ||
         !cs || CPU_UC(cs) != uc ||
         CPU_ENV_PTR(cs) != (char *)cs + CPU_TO_ENV || UC_NESTED_LEVEL(uc) != 0 ||
-        UC_INVALID_ERROR(uc) != 0)
+        UC_INVALID_ERROR(uc) != 0 ||
+        TRANSLATOR_NEXT(UC_TRANSLATOR(uc)) < TRANSLATOR_BUFFER(UC_TRANSLATOR(uc)) ||
+        TRANSLATOR_NEXT(UC_TRANSLATOR(uc)) > TRANSLATOR_END(UC_TRANSLATOR(uc)) ||
+        UC_CODE_ALIGN(uc) < 16 || UC_CODE_ALIGN(uc) > 256)
         return unknown;
     void *env = CPU_ENV_PTR(cs);
     NAME(helper_fldcw)(env, 0x37e);

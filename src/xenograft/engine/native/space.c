@@ -246,6 +246,16 @@ static PyObject *space_write(struct space *s, PyObject *args)
     Py_RETURN_NONE;
 }
 
+#define TRIM_LEAST (8ull << 20)
+
+static PyObject *space_trim(struct space *s, PyObject *args)
+{
+    unsigned long long least = TRIM_LEAST;
+    if (!PyArg_ParseTuple(args, "|K", &least))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(s->engine ? engine_trim(s->engine, least) : 0);
+}
+
 static void free_level(void **level, int shift)
 {
     for (int i = 0; shift && i < 512; i++)
@@ -303,6 +313,7 @@ static PyMethodDef methods[] = {
     {"entries", (PyCFunction)space_entries, METH_NOARGS, NULL},
     {"read", (PyCFunction)space_read, METH_VARARGS, NULL},
     {"write", (PyCFunction)space_write, METH_VARARGS, NULL},
+    {"trim", (PyCFunction)space_trim, METH_VARARGS, NULL},
     {"close", (PyCFunction)space_close, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -73,8 +73,8 @@ def dispatch(call: Call, number: int, args: tuple[int, ...]) -> int:
     """
     hypervisor = call.hypervisor
     instruments = hypervisor.instruments
-    vcpu_id = -1 if call.vcpu is None else call.vcpu.vcpu_id
     if (enter := instruments.hypercall_enter) is not None:
+        vcpu_id = -1 if call.vcpu is None else call.vcpu.vcpu_id
         enter(hypervisor.clock.now(), call.domain.domid, vcpu_id, call.bits, number, args)
     entry = _ENTRIES[call.domain.kind, call.bits].get(number)
     if entry is None:
@@ -85,5 +85,6 @@ def dispatch(call: Call, number: int, args: tuple[int, ...]) -> int:
         except XenError as error:
             result = -error.errno
     if (leave := instruments.hypercall_exit) is not None:
+        vcpu_id = -1 if call.vcpu is None else call.vcpu.vcpu_id
         leave(hypervisor.clock.now(), call.domain.domid, vcpu_id, number, args, result)
     return result
