@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from xenograft.guests import GuestBuildError, guest_path
+from xenograft.guests.build import TOOLS, build
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.cache import ImageCache
 
@@ -43,10 +45,22 @@ def image() -> Callable[[str], Path]:
 def guest() -> Callable[[str], Path]:
     """`guest("demo-64")`: one of our own guests, built if need be."""
 
+    built: list[GuestBuildError | None] = []
+
     def get(name: str) -> Path:
         try:
+            if not built:  # what lies there may be older than the sources
+                try:
+                    build()
+                    built.append(None)
+                except GuestBuildError as error:
+                    built.append(error)
+            if name != "demo-64" and built[0] is not None:
+                raise built[0]
             return guest_path(name)
         except GuestBuildError as error:
+            if all(shutil.which(tool) for tool in TOOLS):
+                pytest.fail(str(error))
             unavailable(str(error))
             raise
 

@@ -301,6 +301,13 @@ void NAME(helper_check_exit_request)(void *p, uint32_t single)
     /* The engine asked for this one-instruction block and would forget it. */
     if (single)
         return;
+    v->watching = false;
+    if (unlikely(v->watch_hits)) {
+        CPU_INTERRUPT_REQUEST(v->cs) |= CPU_INTERRUPT_HARD;
+        NAME(cpu_restore_state)(v->cs, RETADDR(), true);
+        CPU_EXCEPTION_INDEX(v->cs) = -1;
+        NAME(cpu_loop_exit)(v->cs);
+    }
     if (v->kicked)
         vcpu_leave(v, EXIT_KICK, RETADDR());
     if (e->count >= e->hard_limit || (e->deadline && monotonic_ns() >= e->deadline))
