@@ -138,8 +138,10 @@ def test_without_exits(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(
             actions,
             "decide",
-            lambda exit_, context: real(exit_, context)._replace(a=0)
-            if exit_[0] == 3  # IO_IN
-            else real(exit_, context),
+            lambda exit_, context: (
+                real(exit_, context)._replace(a=0)
+                if exit_[0] == 3  # IO_IN
+                else real(exit_, context)
+            ),
         )
         assert fails(guest("io-64"), "empty_ports_read_as_ones")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of guest modes (`xg modes`): each cell of an implemented kind has a test that passes."""
+"""The table of guest modes (`xg modes`): every cell of an implemented kind has a passing test."""
 
 from __future__ import annotations
 
