@@ -98,9 +98,12 @@ class Console:
         self._seen = 0
         self._backend.listeners.append(self._look_up)
 
-    def _look_up(self, _data: bytes) -> None:
-        """Somebody may wait for what was written."""
-        self._domain.machine.hypervisor.attention = True
+    def _look_up(self, data: bytes) -> None:
+        """Somebody may watch, or wait for, what was written."""
+        hypervisor = self._domain.machine.hypervisor
+        hypervisor.attention = True
+        if (hook := hypervisor.instruments.console) is not None:
+            hook(hypervisor.clock.now(), self._domain.domid, data)
 
     @property
     def output(self) -> str:
