@@ -7,7 +7,7 @@
  *   all       leave nothing out, so that it may well end itself
  *
  * Left out otherwise: what ends or blocks this guest itself (shutdown, block, its own VCPUOP_down,
- * watchdogs, INIT to itself), and what takes its own code away.
+ * watchdogs, parameters that crash their owner, INIT to itself), and what takes its own code away.
  */
 #include "apic.h"
 #include "xen.h"
@@ -97,6 +97,19 @@ static u64 some_word(void)
     }
 }
 
+/* Halves of two values may make a pointer into our own image, stack included: not so. */
+static void spare_ourselves(u8 *at)
+{
+    ulong word;
+    u32 low;
+
+    memcpy(&word, at, sizeof(word));
+    if (word < 0xf0000 || word >= 0x400000 || leave_nothing_out)
+        return;
+    low = (u32)word | 1u << 28;
+    memcpy(at, &low, sizeof(low));
+}
+
 static void fill(void *at, u32 bytes)
 {
     for (u32 i = 0; i + 4 <= bytes; i += 4) {
@@ -104,6 +117,8 @@ static void fill(void *at, u32 bytes)
 
         memcpy((u8 *)at + i, &word, i + 8 <= bytes && below(2) ? 8 : 4);
     }
+    for (u32 i = 0; i < bytes + 8; i += 4)
+        spare_ourselves((u8 *)at + i - 4);
 }
 
 /* ---- hypercalls ---- */
@@ -144,6 +159,13 @@ static void plausible_memory_op(void)
         memory_op(XENMEM_remove_from_physmap, &m);
     }
     }
+}
+
+/* Nonsense in the place of a task state segment crashes the domain that sets it. */
+static void sane_parameter(struct xen_hvm_param *p)
+{
+    if (p->index == HVM_PARAM_VM86_TSS || p->index == HVM_PARAM_VM86_TSS_SIZED)
+        p->index = HVM_PARAM_CALLBACK_IRQ;
 }
 
 static bool ends_us(u32 number, const ulong *a)
@@ -207,6 +229,10 @@ static void random_hypercall(void *argument)
         }
     } else if (below(2))
         a[0] = (ulong)structure;
+    if (number == HYPERVISOR_hvm_op && a[0] == HVMOP_set_param && !leave_nothing_out) {
+        a[1] = (ulong)structure;
+        sane_parameter(structure);
+    }
     if (ends_us(number, a) && !leave_nothing_out)
         return;
     calls++;
@@ -349,7 +375,7 @@ void guest_main(void)
     for (u32 v = 32; v < 256; v++)
         if (v != VEC_USER_RETURN)
             set_vector(v, interrupt);
-    fill(arena, ARENA_BYTES);
+    fill(arena[1], ARENA_BYTES - 2 * 4096);
     while (!count || calls < count) {
         void (*what)(void *) = random_hypercall;
 

@@ -316,6 +316,8 @@ struct vcpu_hvm_context {
 #define HVMOP_get_time 10
 #define HVMOP_get_mem_type 15
 #define HVMOP_set_evtchn_upcall_vector 23
+#define HVM_PARAM_VM86_TSS 15
+#define HVM_PARAM_VM86_TSS_SIZED 37
 #define HVM_PARAM_CALLBACK_IRQ 0
 #define HVM_PARAM_STORE_PFN 1
 #define HVM_PARAM_STORE_EVTCHN 2

@@ -437,6 +437,55 @@ TEST(data_breakpoint)
     write_dr6(0xffff0ff0);
 }
 
+static u8 watched_bytes[64] __attribute__((aligned(64)));
+
+TEST(data_breakpoint_traps_behind_the_instruction)
+{
+    extern u8 behind_watched[];
+
+    watch(VEC_DB);
+    write_dr6(0xffff0ff0);
+    write_dr2((ulong)watched_bytes + 8);
+    write_dr7(0x420 | 3 << 24 | 1 << 26); /* G2, on reads and writes, 2 bytes */
+    watched_bytes[7] = 1;
+    watched_bytes[10] = 1;
+    barrier();
+    CHECK_EQUAL(seen_count, 0);
+    /* Reads are seen, those that only overlap too; what follows has not run yet. */
+    asm volatile("mov 6+%0, %%eax; behind_watched: inc %%eax; nop" ::"m"(watched_bytes) : "eax");
+    CHECK_EQUAL(seen_count, 1);
+    CHECK_EQUAL(seen.ip, (ulong)behind_watched);
+    CHECK_EQUAL(read_dr6() & 0xf, 4);
+    asm volatile("incb 9+%0" : "+m"(watched_bytes));
+    CHECK_EQUAL(seen_count, 2);
+    write_dr7(0x400);
+    watched_bytes[8] = 1;
+    barrier();
+    set_vector(VEC_DB, NULL);
+    CHECK_EQUAL(seen_count, 2);
+    write_dr6(0xffff0ff0);
+}
+
+TEST(data_breakpoint_in_a_repeated_instruction)
+{
+    static u8 from[64];
+    ulong to = (ulong)watched_bytes, source = (ulong)from, n = sizeof(from);
+
+    for (u32 i = 0; i < sizeof(from); i++)
+        from[i] = (u8)(i + 1);
+    watch(VEC_DB);
+    write_dr6(0xffff0ff0);
+    write_dr0((ulong)watched_bytes + 32);
+    write_dr7(0x402 | 1 << 16); /* G0, on writes, 1 byte */
+    asm volatile("cld; rep movsb" : "+D"(to), "+S"(source), "+c"(n)::"memory");
+    write_dr7(0x400);
+    set_vector(VEC_DB, NULL);
+    CHECK_EQUAL(seen_count, 1); /* between two of its rounds */
+    CHECK_EQUAL(n, 0);
+    CHECK_EQUAL(memcmp(watched_bytes, from, sizeof(from)), 0);
+    write_dr6(0xffff0ff0);
+}
+
 #if PAGING_LEVELS
 #define HOLE (WINDOW_BASE + 0x1000)
 #define NX_ERROR ((PAGING_LEVELS >= 3 && nx_on()) ? PF_I : 0)

@@ -157,7 +157,16 @@ FEATURE_TEST(cpuid_tells_bmi2, 7, b, 8, "rorx $3, %%eax, %%ecx")
 FEATURE_TEST(cpuid_tells_adx, 7, b, 19, "adcx %%eax, %%ecx")
 FEATURE_TEST(cpuid_tells_clflushopt, 7, b, 23, "clflushopt image")
 FEATURE_TEST(cpuid_tells_rdpid, 7, c, 22, ".byte 0xf3, 0x0f, 0xc7, 0xf8")
-FEATURE_TEST(cpuid_tells_sse4a, 0x80000001u, c, 6, "extrq %%xmm1, %%xmm0")
+
+/* One vendor's, that a policy with the other's name hides: hidden instructions run all the same. */
+TEST(cpuid_tells_sse4a)
+{
+    bool shown = cpuid(0x80000000u, 0).a > 0x80000000u && cpuid(0x80000001u, 0).c >> 6 & 1;
+
+    asm volatile(MAY_TRAP("extrq %%xmm1, %%xmm0")::: "memory");
+    if (shown)
+        CHECK_NO_TRAP();
+}
 
 TEST(cpuid_tells_avx)
 {

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Xenograft: a user-space Xen.
+r"""Xenograft: a user-space Xen.
 
-It runs unmodified Xen guests with no Xen host, no root and no hardware virtualization::
+It runs unmodified Xen guests with no Xen host, no root and no hardware virtualization:
 
-    from xenograft import Machine
-
-    with Machine() as machine:
-        ...
+>>> from xenograft import Machine
+>>> with Machine(clock="virtual") as machine:
+...     guest = machine.create_pvh(kernel="vmlinuz", ramdisk="initrd", cmdline="console=hvc0")
+...     prompt = guest.console.expect("guest:~#")
+...     sent = guest.console.send("exit\n")
+...     guest.wait()
+ShutdownReason.poweroff
 
 `Machine` and `Domain` are those of `xenograft.toolstack.machine`; they're imported when first
 used, so that `import xenograft` is quick.

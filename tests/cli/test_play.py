@@ -198,6 +198,14 @@ class Screen:
             if select.select([self.controller], [], [], 0.2)[0]:
                 self.shown += os.read(self.controller, 4096)
 
+    def shows(self, text: bytes, seconds: float) -> bool:
+        """Whether the text comes in this time."""
+        limit = time.monotonic() + seconds
+        while text not in self.shown and time.monotonic() < limit:
+            if select.select([self.controller], [], [], 0.1)[0]:
+                self.shown += os.read(self.controller, 4096)
+        return text in self.shown
+
     def type(self, text: bytes) -> None:
         os.write(self.controller, text)
 

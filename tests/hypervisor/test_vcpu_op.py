@@ -196,6 +196,26 @@ class TestTimers:
         stop_timer = abi.VCPUOP_stop_singleshot_timer
         assert errno(bench.do("vcpu_op", stop_timer, 1, 0)) is Errno.EINVAL
 
+    def test_a_time_beyond_the_sign_is_past(self) -> None:
+        bench = Bench()
+        bench.domain.events.bind_virq(VIRQ_TIMER, 0)
+        arg = abi.vcpu_set_singleshot_timer(timeout_abs_ns=1 << 63)
+        assert bench.do("vcpu_op", abi.VCPUOP_set_singleshot_timer, 0, arg) == 0
+        assert bench.domain.events.is_pending(1)
+        assert bench.xen.timers.next_deadline() is None
+
+    def test_the_longest_period(self) -> None:
+        arg = abi.vcpu_set_periodic_timer(period_ns=(1 << 62) - 1)
+        assert Bench().do("vcpu_op", abi.VCPUOP_set_periodic_timer, 0, arg) == 0
+
+    def test_a_bad_runstate_area_of_another_vcpu_is_taken(self) -> None:
+        bench = Bench(vcpus=2)
+        register = abi.vcpu_register_runstate_memory_area()
+        register.addr.v = 1 << 45
+        for vcpu in (0, 1):
+            number = abi.VCPUOP_register_runstate_memory_area
+            assert bench.do("vcpu_op", number, vcpu, register) == 0
+
     @pytest.mark.parametrize("period", [0, MS - 1, 1 << 62])
     def test_bad_periods(self, period: int) -> None:
         bench = Bench()

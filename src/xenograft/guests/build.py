@@ -42,8 +42,10 @@ def build(target: str = "all", out: Path = IMAGES, *, werror: bool = False) -> N
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = done.stderr.splitlines() or ["no message"]
-        first = next((line for line in lines if "error" in line.lower()), lines[0])
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+        first = next((line for line in lines if "error" in line.lower()), "no message")
+        if "error" not in first.lower() and lines:
+            first = lines[-1]
         raise GuestBuildError(f"the guests could not be built: {first}")
 
 

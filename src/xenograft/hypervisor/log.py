@@ -51,7 +51,7 @@ class Log:
 
 
 class GuestLog:
-    """The lines that one guest prints: collected, filtered and rate-limited.
+    r"""The lines that one guest prints: collected, filtered and rate-limited.
 
     >>> log = Log(lambda: 0)
     >>> guest = GuestLog(log, 7)

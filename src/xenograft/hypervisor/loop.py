@@ -125,7 +125,12 @@ class Loop:
                 hypervisor.timers.run_due(now)
                 hypervisor.run_host_events()
                 continue
-            vcpu = hypervisor.running or self._switch_in()
+            vcpu = hypervisor.running
+            if vcpu is not None and not vcpu.runnable:
+                self._switch_out(vcpu)  # paused from outside while it was switched in
+                vcpu = None
+            if vcpu is None:
+                vcpu = self._switch_in()
             if vcpu is not None:
                 self._run(vcpu, deadline)
                 hypervisor.door.serve(0.0)

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All observers that a run asks for, as one thing to switch on and off.
 
->>> from xenograft.observe.session import Observation             # doctest: +SKIP
->>> with Machine() as machine:
-...     with Observation(machine.hypervisor, log=["hypercalls=sched_op"], stats=True):
-...         machine.create_pvh(kernel="vmlinuz").wait()
+>>> from xenograft import Machine
+>>> from xenograft.observe.session import Observation
+>>> lines = []
+>>> with Machine(clock="virtual") as machine:
+...     with Observation(machine.hypervisor, log=["hypercalls=sched_op"], write=lines.append):
+...         machine.create_pvh(kernel="vmlinuz", cmdline="panic=-1").wait()
+ShutdownReason.crash
+>>> "SCHEDOP_shutdown, {reason=SHUTDOWN_crash}" in lines[-1]
+True
 
 Switch it on before guests are created: engines answer some calls by themselves unless somebody
 listens.

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The public face: a machine, its domains, their consoles.
+r"""The public face: a machine, its domains, their consoles.
 
 >>> from xenograft import Machine
->>> with Machine(clock="virtual") as machine:                     # doctest: +SKIP
+>>> with Machine(clock="virtual") as machine:
 ...     guest = machine.create_pvh(kernel="vmlinuz", ramdisk="initrd", cmdline="console=hvc0")
-...     guest.console.expect("login:")
-...     guest.console.send("root\n")
+...     release = guest.console.expect(r"Linux version (\S+)").group(1)
+...     shell = guest.console.expect("guest:~#")
+...     sent = guest.console.send("cat /sys/hypervisor/type; exit\n")
 ...     guest.wait(timeout=60)
 ShutdownReason.poweroff
+>>> "\r\nxen\r\n" in guest.console.output
+True
 
 Everything runs in the thread that waits: `Domain.wait`, `Console.expect` and `Machine.run` run
 the machine until what they wait for has happened; between them its time stands still on the
@@ -98,9 +101,12 @@ class Console:
         self._seen = 0
         self._backend.listeners.append(self._look_up)
 
-    def _look_up(self, _data: bytes) -> None:
-        """Somebody may wait for what was written."""
-        self._domain.machine.hypervisor.attention = True
+    def _look_up(self, data: bytes) -> None:
+        """Somebody may watch, or wait for, what was written."""
+        hypervisor = self._domain.machine.hypervisor
+        hypervisor.attention = True
+        if (hook := hypervisor.instruments.console) is not None:
+            hook(hypervisor.clock.now(), self._domain.domid, data)
 
     @property
     def output(self) -> str:
@@ -133,7 +139,11 @@ class Console:
         time. Raises TimeoutError, or GuestEnded if the guest ends first; both show the last
         lines of output.
 
-            guest.console.expect(r"Linux version (\S+)").group(1)
+        >>> with Machine(clock="virtual") as machine:
+        ...     guest = machine.create_pvh(kernel="vmlinuz", cmdline="console=hvc0")
+        ...     cpus = guest.console.expect(r"Allowing (\d+) CPUs", timeout=5)
+        >>> cpus.group(1)
+        '1'
         """
         compiled = re.compile(pattern) if isinstance(pattern, str) else pattern
         found: re.Match[str] | None = None
@@ -271,9 +281,11 @@ class Machine:
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
     on the virtual clock).  `quantum_us`: how long a vCPU runs while others wait.
 
-        with Machine() as machine:
-            guest = machine.create_pvh(kernel="vmlinuz", memory="512M", vcpus=2)
-            guest.wait()
+    >>> with Machine() as machine, machine.create_pvh(kernel="vmlinuz", memory="512M") as guest:
+    ...     machine.run(timeout=0.01)
+    ...     guest.vcpus, guest.ended
+    <Stop.TIMEOUT: 2>
+    (1, False)
     """
 
     def __init__(

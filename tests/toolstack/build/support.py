@@ -174,8 +174,10 @@ def _xz(data: bytes) -> bytes:
 
 
 def _zstd(data: bytes) -> bytes:
-    # Linux's build pipes into zstd, so that the frame doesn't tell its size.
-    stream = zstandard.ZstdCompressor(level=3, write_content_size=False).compressobj()
+    # Linux's build pipes into zstd: the frame doesn't tell its size, and ends in a checksum.
+    stream = zstandard.ZstdCompressor(
+        level=3, write_content_size=False, write_checksum=True
+    ).compressobj()
     return stream.compress(data) + stream.flush()
 
 

@@ -194,6 +194,11 @@ struct vcpu {
     int fill_access;
     uintptr_t fill_retaddr;
 
+    /* A watched access: its instruction runs again, alone, and then traps. */
+    uint64_t watch_rip;
+    uint32_t watch_hits; /* bits of DR6 */
+    bool watching;
+
     int vector, taken;
     bool nmi;
     uint64_t line;
@@ -237,6 +242,10 @@ void vcpu_set_eflags(void *env, uint64_t value);
 uint64_t vcpu_tsc(struct vcpu *v, uint64_t count);
 bool vcpu_read_virtual(struct vcpu *v, uint64_t gva, void *to, size_t size);
 uint64_t vcpu_translate(struct vcpu *v, uint64_t gva);
+/* The same for a write of the kernel's; sets accessed and dirty bits. ~0: it would fault. */
+uint64_t vcpu_translate_write(struct vcpu *v, uint64_t gva);
+/* Deliver the #DB of a watched access. */
+void debug_trap(struct vcpu *v);
 _Noreturn void vcpu_leave(struct vcpu *v, int reason, uintptr_t retaddr);
 int64_t monotonic_ns(void);
 bool canonical(uint64_t address);

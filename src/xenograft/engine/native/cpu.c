@@ -30,6 +30,8 @@ static void prepare(struct vcpu *v, uint64_t budget, int64_t deadline)
         v->seen_generation = v->space->generation;
     }
     v->reason = EXIT_NONE;
+    v->watching = false; /* the instruction runs again, and meets its watched access again */
+    v->watch_hits = 0;
     e->current = v;
     e->hard_limit = budget > UINT64_MAX - v->count ? UINT64_MAX : v->count + budget;
     e->deadline = deadline;
@@ -361,7 +363,7 @@ static PyObject *cpu_write(struct vcpu *v, PyObject *args)
         while (fine && left) {
             part = PAGE_SIZE - (gva & (PAGE_SIZE - 1));
             part = part < left ? part : left;
-            uint64_t gpa = vcpu_translate(v, gva);
+            uint64_t gpa = vcpu_translate_write(v, gva);
             uint64_t need = P2M_PRESENT | P2M_WRITE;
             fine = gpa != ~0ull && (space_lookup(v->space, gpa >> PAGE_SHIFT) & need) == need;
             uint8_t *to = fine && commit ? space_host(v->space, gpa, true) : NULL;

@@ -358,6 +358,12 @@ static void look_up(struct vcpu *v, void *tb)
     /* As if the block had not been counted yet, and where it begins. */
     ENV_LEFT(v->env) += TB_ICOUNT(tb);
     ENV_EIP(v->env) = TB_PC(tb) - TB_CS_BASE(tb);
+    v->watching = false;
+    if (unlikely(v->watch_hits)) {
+        CPU_INTERRUPT_REQUEST(v->cs) |= CPU_INTERRUPT_HARD;
+        CPU_EXCEPTION_INDEX(v->cs) = -1;
+        NAME(cpu_loop_exit)(v->cs);
+    }
     if (v->kicked)
         vcpu_leave(v, EXIT_KICK, 0);
     uint64_t count = engine_count(e);

@@ -29,6 +29,8 @@ enum { VECTOR_DB = 1, VECTOR_UD = 6, VECTOR_GP = 13 };
 #define EFER_LMA (1ull << 10)
 #define EFER_NXE (1ull << 11)
 #define CR3_RESERVED (~0ull << 52)
+#define VENDOR_INTEL 0x756e6547u /* "Genu" */
+#define MXCSR_RESERVED 0xffff0000u
 
 __thread struct vcpu *xg_current __attribute__((tls_model("initial-exec")));
 
@@ -130,8 +132,13 @@ bool NAME(x86_cpu_exec_interrupt)(void *cs, int request)
 {
     struct vcpu *v = xg_current;
     void *env = v->env;
-    /* An interrupt must not enter between an exit and its answer's use. */
-    if (v->reason != EXIT_NONE || v->log_pos < v->log_len) {
+    if (v->watch_hits) {
+        debug_trap(v);
+        return true;
+    }
+    /* No interrupt may enter between an exit and its answer's use, or an access that is watched
+     * and its trap. */
+    if (v->reason != EXIT_NONE || v->log_pos < v->log_len || v->watching) {
         /* look again as soon as the answer is used */
         engine_set_limit(v->engine, engine_count(v->engine));
         return false;
@@ -193,6 +200,8 @@ void engine_exception(void *uc, uint32_t vector, void *user)
     struct vcpu *v = xg_current;
     void *env = v->env;
     v->log_len = v->log_pos = 0;
+    v->watching = false;
+    v->watch_hits = 0; /* the access has failed */
     if (ENV_EXCEPTION_IS_INT(env)) {
         /* A fault on the way to the handler belongs to the INT itself. */
         ENV_EIP(env) = ENV_EXCEPTION_NEXT_EIP(env) - (uint64_t)v->int_length;
@@ -268,7 +277,9 @@ static void enter_kernel(void *env, uint32_t selector, bool long_mode)
 void NAME(helper_syscall)(void *env, int next_eip_addend);
 void NAME(helper_syscall)(void *env, int next_eip_addend)
 {
-    if (!(ENV_EFER(env) & EFER_SCE))
+    /* Outside 64-bit code SYSCALL exists on one vendor's CPUs only. */
+    if (!(ENV_EFER(env) & EFER_SCE) ||
+        (!(ENV_HFLAGS(env) & HF_CS64) && ENV_CPUID_VENDOR1(env) == VENDOR_INTEL))
         raise_fault(env, VECTOR_UD, 0, RETADDR());
     uint32_t selector = ENV_STAR(env) >> 32 & 0xffff;
     uint64_t flags = vcpu_eflags(env), next = ENV_EIP(env) + (uint64_t)next_eip_addend;
@@ -300,6 +311,14 @@ void NAME(helper_sysenter)(void *env, int next_eip_addend)
     ENV_REGS(env, R_ESP) = long_mode ? ENV_SYSENTER_ESP(env) : (uint32_t)ENV_SYSENTER_ESP(env);
     ENV_EIP(env) = long_mode ? ENV_SYSENTER_EIP(env) : (uint32_t)ENV_SYSENTER_EIP(env);
     vcpu_sync_hflags(xg_current);
+}
+
+void NAME(helper_ldmxcsr)(void *env, uint32_t value);
+void NAME(helper_ldmxcsr)(void *env, uint32_t value)
+{
+    if (value & MXCSR_RESERVED)
+        raise_fault(env, VECTOR_GP, 0, RETADDR());
+    NAME(real_helper_ldmxcsr)(env, value);
 }
 
 /* -- control registers, MSRs, CPUID, time --------------------------------------------------------- */

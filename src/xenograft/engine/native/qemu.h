@@ -43,7 +43,6 @@ void NAME(do_interrupt_x86_hardirq)(void *env, int vector, int is_hw);
 _Noreturn void NAME(raise_exception_err_ra)(void *env, int vector, int error, uintptr_t retaddr);
 uint64_t NAME(x86_cpu_get_phys_page_attrs_debug)(void *cs, uint64_t address, void *attributes);
 uint64_t NAME(helper_cc_compute_all)(uint64_t dst, uint64_t src1, uint64_t src2, int op);
-void NAME(helper_ldmxcsr)(void *env, uint32_t value);
 void NAME(helper_fldcw)(void *env, uint32_t value);
 void NAME(helper_check_iob)(void *env, uint32_t port);
 void NAME(helper_check_iow)(void *env, uint32_t port);
@@ -85,6 +84,9 @@ void NAME(real_tcg_gen_callN)(void *ctx, void *func, void *ret, int nargs, void 
 uint64_t NAME(real_helper_read_crN)(void *env, int reg);
 void NAME(real_helper_write_crN)(void *env, int reg, uint64_t value);
 _Noreturn void NAME(real_raise_exception_err)(void *env, int vector, int error);
+void NAME(real_helper_ldmxcsr)(void *env, uint32_t value);
+void NAME(real_helper_set_dr)(void *env, int reg, uint64_t value);
+uint64_t NAME(real_helper_get_dr)(void *env, int reg);
 void NAME(real_helper_raise_interrupt)(void *env, int vector, int next_eip_addend);
 
 #define RETADDR() ((uintptr_t)__builtin_return_address(0))

@@ -142,7 +142,7 @@ static void set_register(struct vcpu *v, const struct reg *r, uint64_t value)
     case BASE: s->base = value; break;
     case LIMIT: s->limit = (uint32_t)value; break;
     case ATTR: s->flags = (uint32_t)((value & 0xff) << 8 | (value & 0xf00) << 12); break;
-    case MXCSR: NAME(helper_ldmxcsr)(env, (uint32_t)value); break;
+    case MXCSR: NAME(real_helper_ldmxcsr)(env, (uint32_t)value); break;
     case FPUC: NAME(helper_fldcw)(env, (uint32_t)value); break;
     case SHADOW:
         ENV_HFLAGS(env) = (ENV_HFLAGS(env) & ~HF_INHIBIT_IRQ) | (value ? HF_INHIBIT_IRQ : 0);

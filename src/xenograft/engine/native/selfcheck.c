@@ -37,7 +37,7 @@ const char *selfcheck(struct engine *e)
         return unknown;
     void *env = CPU_ENV_PTR(cs);
     NAME(helper_fldcw)(env, 0x37e);
-    NAME(helper_ldmxcsr)(env, 0x1f81);
+    NAME(real_helper_ldmxcsr)(env, 0x1f81);
     if (!register_at(uc, env, REG_RAX, 0, 0x1122334455667788) ||
         !register_at(uc, env, REG_R15, 120, 0x99aabbccddeeff00) ||
         !register_at(uc, env, REG_CR2, 440, 0x123456789abcdef0) ||

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.hvm import params as p
-from xenograft.abi.sched import SHUTDOWN_MAX, SHUTDOWN_crash
+from xenograft.abi.sched import SHUTDOWN_MAX
 from xenograft.abi.xen import DOMID_SELF
 from xenograft.hypervisor.guest_time import update_wallclock
 from xenograft.hypervisor.hvm.callback import set_callback_via
@@ -187,7 +187,7 @@ def _vm86_tss_sized(call: Call, domain: Domain, index: int, value: int) -> tuple
 
 def _crash_own(call: Call, domain: Domain) -> None:
     if domain is call.domain:
-        domain.shutdown(SHUTDOWN_crash)
+        domain.crash("it gave itself a VM86 TSS that is too small, or lies too high")
     raise XenError(Errno.EINVAL)
 
 

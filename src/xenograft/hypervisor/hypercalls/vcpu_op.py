@@ -8,6 +8,7 @@ the number of a vCPU stands before the argument, and an absent vCPU is -ENOENT.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.call import Call
     from xenograft.hypervisor.vcpu import Vcpu
 
-STIME_DELTA_MAX = (1 << 63) - 1 >> 2
+STIME_DELTA_MAX = (1 << 64) - 1 >> 2
 MIN_PERIOD_NS = 1_000_000
 
 VcpuHandler = Callable[["Call", "Vcpu", int], int]
@@ -71,7 +72,9 @@ def register_runstate_memory_area(call: Call, vcpu: Vcpu, arg: int) -> int:
     if vcpu is call.vcpu:
         update_runstate_area(vcpu)
     elif vcpu.runstate_area:
-        call.write(vcpu.runstate_area, runstate_record(vcpu))
+        # Xen doesn't look whether this copy succeeds; later ones need not, either.
+        with suppress(XenError):
+            call.write(vcpu.runstate_area, runstate_record(vcpu))
     return 0
 
 
@@ -95,7 +98,8 @@ def set_singleshot_timer(call: Call, vcpu: Vcpu, arg: int) -> int:
     """
     _require_current(call, vcpu)
     timer = call.read(arg, abi.vcpu_set_singleshot_timer)
-    if timer.timeout_abs_ns < call.hypervisor.clock.now():
+    # Xen's own time is signed: what is beyond lies in the past.
+    if timer.timeout_abs_ns < call.hypervisor.clock.now() or timer.timeout_abs_ns >> 63:
         vcpu.stop_singleshot_timer()
         vcpu.send_timer_event()
     else:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs a test guest of ours on a whole machine, and reads what it prints (`guests/lib/test.h`)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from xenograft.guests.build import SOURCES
+from xenograft.toolstack.machine import Machine
+
+VCPUS = 4
+"""Of each test guest: some tests want others to wake, send to and stop."""
+
+SECONDS = 60.0
+"""Of the machine's time that a guest may take: a hundred times what the slowest needs."""
+
+_LINE = re.compile(r"^(?:\(d\d+\) )?(PASS|FAIL|SKIP) (\w+)(?:: (.*?))?\r?$", re.MULTILINE)
+_TEST = re.compile(r"^(?:[A-Z_]*)TEST\((\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a guest said about its tests, by name."""
+
+    output: str
+    passed: tuple[str, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the guest came to its end, and counts as many tests as it has named."""
+        counts = f"Tests: {len(self.passed)} passed, {len(self.failed)} failed, "
+        return f"{counts}{len(self.skipped)} skipped" in self.output
+
+
+def read(output: str) -> Report:
+    """The report in a guest's output."""
+    found: dict[str, dict[str, str]] = {"PASS": {}, "FAIL": {}, "SKIP": {}}
+    for result, name, why in _LINE.findall(output):
+        found[result][name] = why
+    return Report(output, tuple(found["PASS"]), found["FAIL"], found["SKIP"])
+
+
+def run(
+    kernel: Path,
+    cmdline: str = "",
+    *,
+    clock: Literal["real", "virtual"] = "virtual",
+    vcpus: int = VCPUS,
+    memory: int = 64,
+    seconds: float = SECONDS,
+    patient: bool = True,
+) -> Report:
+    """Run a guest's tests; unless `patient`, one that doesn't end in time is read all the same."""
+    with Machine(clock=clock) as machine:
+        guest = machine.create_pvh(kernel=kernel, cmdline=cmdline, memory=memory, vcpus=vcpus)
+        with nullcontext() if patient else suppress(TimeoutError):
+            guest.wait(timeout=seconds)
+        return read(guest.console.output + machine.log)
+
+
+def suites() -> list[tuple[str, str]]:
+    """All test guests as (source, environment), from the list that they're built from."""
+    words = (SOURCES / "tests" / "environments.txt").read_text().split()
+    return [(name.removeprefix("tests/"), env) for name, env in (w.split(":") for w in words)]
+
+
+def declared(source: str) -> set[str]:
+    """The tests in a guest's source; some environments leave some out."""
+    return set(_TEST.findall((SOURCES / f"{source}.c").read_text()))
