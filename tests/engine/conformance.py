@@ -214,6 +214,8 @@ class MemoryConformance:
         assert memory.test_and_clear_bit(base, 1000) is False
         assert memory.test_and_clear_bit(base, 1001) is False
         assert memory.test_and_set_bit(base, 32767) is True
+        with pytest.raises(ValueError, match="aligned"):
+            memory.test_and_set_bit(base + 2, 0)
 
     def test_compare_exchange(self, memory: MachineMemory) -> None:
         base = take(memory)[0] * PAGE_SIZE

@@ -11,6 +11,7 @@ xen/common/grant_table.c.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from xenograft.abi.grant_table import (
@@ -127,19 +128,24 @@ class SharedEntries:
         self.set_frame(ref, frame)
         self.memory.write_u32(self.maddr(ref), flags | domid << 16)
 
-    def set_use(self, ref: int, flags: int) -> None:
-        """Set flags of use, each atomically."""
+    def _use_bits(self, ref: int, flags: int) -> Iterator[tuple[int, int]]:
+        """(machine address of a word, bit in it) of each flag of use in `flags`."""
         at = self.status_maddr(ref)
+        # Two status entries of version 2 share a word.
+        shift = (at & 3) * 8
         for bit in _USE_BITS:
             if flags >> bit & 1:
-                self.memory.test_and_set_bit(at, bit)
+                yield at & ~3, bit + shift
+
+    def set_use(self, ref: int, flags: int) -> None:
+        """Set flags of use, each atomically."""
+        for word, bit in self._use_bits(ref, flags):
+            self.memory.test_and_set_bit(word, bit)
 
     def clear_use(self, ref: int, flags: int) -> None:
         """Clear flags of use, each atomically."""
-        at = self.status_maddr(ref)
-        for bit in _USE_BITS:
-            if flags >> bit & 1:
-                self.memory.test_and_clear_bit(at, bit)
+        for word, bit in self._use_bits(ref, flags):
+            self.memory.test_and_clear_bit(word, bit)
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two entries that nobody uses, with their flags of use."""
