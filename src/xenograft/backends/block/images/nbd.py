@@ -116,6 +116,9 @@ class NbdImage:
             if self._flags & _READ_ONLY and not readonly:
                 raise ImageError(f"{path}: the server gives it read-only; add access=ro")
             self._socket.settimeout(None)
+        except ConnectionError:
+            self._socket.close()
+            raise ImageError(f"{path}: the NBD server has hung up") from None
         except OSError as error:
             self._socket.close()
             raise ImageError(f"{path}: {error.strerror or error}") from None

@@ -57,6 +57,7 @@ class RawImage:
         """Major and minor number, of a device."""
         self.discard_granularity = 0 if readonly else self._granularity()
         self._nowait = hasattr(os, "RWF_NOWAIT")
+        self._flush_failed = False
 
     def _granularity(self) -> int:
         if not self.is_device:
@@ -102,8 +103,20 @@ class RawImage:
             offset += done
 
     def flush(self) -> None:
-        if not self.readonly:
+        """Raises OSError, and then ever again.
+
+        What the host could not write it may have dropped from memory, and forgotten that: the
+        next fdatasync(2) would succeed, with data lost.
+        """
+        if self.readonly:
+            return
+        if self._flush_failed:
+            raise OSError(errno.EIO, f"{self.path}: an earlier flush has failed")
+        try:
             os.fdatasync(self._fd)
+        except OSError:
+            self._flush_failed = True
+            raise
 
     def discard(self, offset: int, size: int) -> None:
         """Punch a hole, or have the device forget.  Nothing happens where that can't be."""

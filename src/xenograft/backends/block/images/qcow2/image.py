@@ -331,7 +331,7 @@ class Qcow2Image:
                 if self._is_own(entry):
                     pieces.append(((entry & OFFSET_MASK) + inside, view[start:end]))
                     continue
-                host, fresh = self.refcounts.allocate()
+                host, fresh = self._allocate()
                 new.append((cluster, host))
                 pieces.append(self._piece(cluster, entry, host, fresh, inside, view[start:end]))
             self._write_pieces(pieces)
@@ -373,13 +373,20 @@ class Qcow2Image:
                 at += 1
             self.storage.write(place, run[0] if len(run) == 1 else b"".join(run))
 
+    def _allocate(self) -> tuple[int, bool]:
+        """A free cluster, and whether its place in the file reads as zeros."""
+        host, fresh = self.refcounts.allocate()
+        if host in self._metadata or host in self.refcounts.own:
+            raise self._corruption(f"cluster {host} is in use, but counted as free")
+        return host, fresh
+
     def _writable_table(self, l1_index: int) -> array[int]:
         """The L2 table to change: a new one, or a copy, where it isn't the image's own."""
         entry = self.l1[l1_index]
         table = self.table(l1_index)
         if table is not None and entry & COPIED:
             return table
-        host, _ = self.refcounts.allocate()
+        host, _ = self._allocate()
         table = array("Q", bytes(self._cluster)) if table is None else table[:]
         with self._cache_lock:
             self._remember(l1_index, table)
@@ -411,24 +418,28 @@ class Qcow2Image:
         last = offset + size
         first = -(-offset // self._cluster)
         # The last cluster of the disk may be shorter than the others.
-        end = first + 0 if last < offset else last // self._cluster
-        if last == self.size:
-            end = -(-last // self._cluster)
+        end = -(-last // self._cluster) if last == self.size else last // self._cluster
+        if self.has_backing and self.header.version < 3:
+            return  # version 2 can't say that zeros hide what is behind
         with self._lock.alone():
-            for cluster in range(first, end):
-                self._discard_cluster(cluster)
+            at = first
+            while at < end:
+                # As many clusters at once as one L2 table has.
+                stop = min(at + self._entries - at % self._entries, end)
+                if self.has_backing or self.l1[at // self._entries] & OFFSET_MASK:
+                    self._discard_clusters(at, stop)
+                at = stop
                 if len(self._dirty_tables) + self.refcounts.dirty > _DIRTY_TABLES:
                     self._write_out()
 
-    def _discard_cluster(self, cluster: int) -> None:
-        entry = self.entry(cluster)
-        if self.has_backing and self.header.version < 3:
-            return  # version 2 can't say that zeros hide what is behind
+    def _discard_clusters(self, first: int, end: int) -> None:
+        """Discard clusters of a single L2 table."""
+        l1_index = first // self._entries
         blank = ZERO if self.has_backing else 0
-        if entry == blank or (not entry & ~ZERO and not self.has_backing):
-            return
-        l1_index = cluster // self._entries
-        self._replace(self._writable_table(l1_index), l1_index, cluster, blank)
+        for cluster in range(first, end):
+            entry = self.entry(cluster)
+            if entry != blank and (entry & ~ZERO or self.has_backing):
+                self._replace(self._writable_table(l1_index), l1_index, cluster, blank)
 
     # -- the disk --------------------------------------------------------------------------------
     def flush(self) -> None:
