@@ -238,6 +238,8 @@ class NbdImage:
         return None
 
     def write(self, offset: int, data: Buffer) -> None:
+        if self.readonly:
+            raise OSError(errno.EROFS, f"{self.path}: opened read-only")
         view = memoryview(data)
         for at in range(0, len(view), _MAX_TRANSFER):
             part = view[at : at + _MAX_TRANSFER]
