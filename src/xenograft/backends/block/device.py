@@ -52,6 +52,9 @@ MAX_REQUESTS_UNDER_WAY = 1024
 IMMEDIATE_BYTES = 4 << 20
 """Bytes that a device reads at once before it leaves the rest to the host's threads."""
 
+LOOK_AT_SIZE_NS = 100_000_000
+"""How often an image's size is looked at while its guest uses it."""
+
 _COST_NS = 80_000
 _BYTES_PER_NS = 1
 _LOGGED_ERRORS = 10
@@ -93,11 +96,13 @@ class BlockDevice(XenbusDevice):
         self._params: str | None = None
         self._requests = 0
         self._writes = 0
+        """Requests under way that change the disk: what a barrier has to wait for."""
         self._bytes = 0
         self._immediate = 0
         self._deferred: deque[tuple[BlockQueue, Request]] = deque()
         self._barrier = False
         self._starting = False
+        self._look_again = 0
 
     # -- states ----------------------------------------------------------------------------------
     def offer(self) -> None:
@@ -254,6 +259,13 @@ class BlockDevice(XenbusDevice):
         if error is not None:
             self.host.log(f"{self.path}: closing {old.path}: {error}")
 
+    def look_at_size(self) -> None:
+        """Do `resize` now and then, when the front end does something (as Linux's blkback)."""
+        now = self.host.now()
+        if now >= self._look_again:
+            self._look_again = now + LOOK_AT_SIZE_NS
+            self.resize()
+
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""
         if self.image is not None:
@@ -319,9 +331,16 @@ class BlockDevice(XenbusDevice):
     def _allow_immediate(self) -> None:
         self._immediate = 0
 
-    def submit(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
+    def submit(
+        self,
+        request: Request,
+        work: Callable[[], T],
+        done: Callable[[Outcome[T]], None],
+        size: int,
+    ) -> None:
         """Have the image do something on a thread of the host's."""
         self._requests += 1
+        self._writes += request.operation != BLKIF_OP_READ
         self._bytes += size
         self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
 
@@ -334,6 +353,7 @@ class BlockDevice(XenbusDevice):
     def finished(self, request: Request, size: int) -> None:
         """A request that was submitted is over."""
         self._requests -= 1
+        self._writes -= request.operation != BLKIF_OP_READ
         self._bytes -= size
         self.passed(request)
         if self._deferred:

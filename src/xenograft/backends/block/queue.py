@@ -74,6 +74,7 @@ class BlockQueue:
         self.closed = False
         self.halted = False
         """The front end has broken the ring: it isn't looked at any more."""
+        self._processing = False
         self._to_push = False
         self.channel = device.host.bind(device.domid, remote_port, self.process)
 
@@ -90,6 +91,8 @@ class BlockQueue:
         device, ring = self.device, self.ring
         if self.closed or self.halted:
             return
+        device.look_at_size()
+        self._processing = True
         try:
             while True:
                 if not device.has_room:
@@ -104,6 +107,8 @@ class BlockQueue:
         except RingError as error:
             self.halted = True
             device.host.log(f"{device.path}: bogus ring requests, halting the ring: {error}")
+        finally:
+            self._processing = False
         self.push()
 
     def _begin(self, data: bytes) -> None:
@@ -198,7 +203,7 @@ class BlockQueue:
 
         image = device.image
         assert image is not None  # without one there are no sectors to read
-        device.submit(lambda: image.read(offset, size), done, size)
+        device.submit(request, lambda: image.read(offset, size), done, size)
 
     def _fill(self, spans: Sequence[Span], data: bytes | bytearray) -> None:
         memory = self.device.host.memory
@@ -246,7 +251,7 @@ class BlockQueue:
             if after:
                 image.flush()
 
-        device.submit(work, lambda outcome: self._finish(request, size, outcome.error), size)
+        device.submit(request, work, lambda outcome: self._finish(request, size, outcome.error), size)
 
     def _discard(self, request: Request) -> None:
         device = self.device
@@ -257,6 +262,7 @@ class BlockQueue:
         device.metrics.ds_req += 1
         offset, size = request.sector << SECTOR_SHIFT, request.nr_sectors << SECTOR_SHIFT
         device.submit(
+            request,
             lambda: image.discard(offset, size),
             lambda outcome: self._finish(request, 0, outcome.error),
             0,
@@ -271,14 +277,15 @@ class BlockQueue:
         if not self.closed:
             status = BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR
             self.respond(request.id, request.operation, status)
-            if not self._to_push:
-                self._to_push = True
-                device.host.work.after_batch(self.push)
         device.finished(request, size)
 
     def respond(self, ident: int, operation: int, status: int) -> None:
-        """Answer a request; the front end sees it after `push`."""
+        """Answer a request; the front end sees it after `push`, which follows by itself."""
         self.ring.respond(self.layout.response(ident, operation, status))
+        # Outside `process` this is the end of a job, or what an end has set free.
+        if not self._processing and not self._to_push:
+            self._to_push = True
+            self.device.host.work.after_batch(self.push)
 
     def push(self) -> None:
         """Show the front end the answers, and wake it if it wants that."""
