@@ -3,17 +3,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
+import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.backends.block.images.support import MIB, assert_clean, content, need, pattern, qemu_img
+import pytest
+
+from tests.backends.block.images.support import (
+    MIB,
+    assert_clean,
+    check,
+    content,
+    need,
+    pattern,
+    qemu_img,
+)
+from tests.conftest import unavailable
 from xenograft import Machine
 from xenograft.backends.block.device import BlockDevice
 from xenograft.backends.block.images.raw import RawImage
+from xenograft.backends.block.images.recording import RecordingStorage, after_power_cut
 from xenograft.toolstack.config.disk import parse_disk
 from xenograft.toolstack.config.options import from_options
+from xenograft.toolstack.devices import manager
 from xenograft.toolstack.machine import Domain, ShutdownReason
 
 Get = Callable[[str], Path]
@@ -174,6 +192,129 @@ def test_disks_of_a_running_guest(image: Get, tmp_path: Path) -> None:
 
 
 def sha256(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
+
+
+WORK = (
+    "dd if=/dev/xvda of=/dev/null bs=64k count=40 2> /dev/null; "
+    "mount /dev/xvda /root; cp /bin/busybox /root/a; sync; "
+    "cp /root/a /root/b & cp /bin/busybox /root/c; wait; sync; umount /root; "
+    "cat /proc/uptime; cat /proc/interrupts"
+)
+
+
+def test_the_virtual_clock_repeats_disk_io(image: Get, tmp_path: Path) -> None:
+    """Console, time and answers of two runs are the same, however busy the host is."""
+    seen = []
+    # What mkfs has put in of the time of day must not differ.
+    fresh = tmp_path / "fresh"
+    mkfs(fresh, 16 * MIB)
+    for run in range(2):
+        path = tmp_path / f"disk-{run}"
+        shutil.copy(fresh, path)
+        with Machine(clock="virtual", host_slice=5_000_000 - run * 3_333_333) as machine:
+            disk = f"format=raw,vdev=xvda,access=rw,target={path}"
+            guest = Guest(machine, image, [disk], vcpus=2, run=WORK)
+            assert guest.domain.wait(120) is ShutdownReason.poweroff
+            seen.append((machine.now, guest.console.raw, path.read_bytes()))
+    assert b"the command ended with status 0" in seen[0][1]
+    assert seen[0] == seen[1]
+
+
+def test_power_cuts(image: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any prefix and any part of what wasn't flushed, the file system is sound and has all
+    that the guest was told to be on the disk."""
+    path = tmp_path / "disk"
+    mkfs(path, 16 * MIB, "-J", "size=4")
+    storage: list[RecordingStorage] = []
+
+    def open_disk(_disk: object) -> RecordingStorage:
+        storage.append(RecordingStorage(RawImage(str(path))))
+        return storage[0]
+
+    monkeypatch.setattr(manager, "open_disk", open_disk)
+    work = (
+        "mount /dev/xvda /root; "
+        "for i in 1 2 3 4 5 6 7 8; do seq $i 7 20000 > /root/$i; sync; echo saved-$i; "
+        "mv /root/$i /root/file-$i; seq 9999 > /root/scratch; done"
+    )
+    acknowledged: list[tuple[int, int]] = []
+    with Machine() as machine:
+        guest = Guest(machine, image, [f"format=raw,vdev=xvda,access=rw,target={path}"], run=work)
+
+        def listen(_data: bytes) -> None:
+            for number in re.findall(r"saved-(\d+)", guest.console.output):
+                if int(number) > len(acknowledged):
+                    acknowledged.append((int(number), len(storage[0].log)))
+
+        guest.console.on_output(listen)
+        assert guest.domain.wait(120) is ShutdownReason.poweroff
+    assert [number for number, _ in acknowledged] == list(range(1, 9))
+    log, start = storage[0].log, storage[0].start
+    assert sum(one.name == "flush" for one in log) >= 8
+    rng = random.Random(4)
+    cut = tmp_path / "cut"
+    for _ in range(12):
+        length = rng.randint(acknowledged[0][1], len(log))
+        share = rng.choice([0.0, 0.3, 0.7, 1.0])
+        cut.write_bytes(
+            after_power_cut(start, log[:length], lambda _i, _a, p=share: rng.random() < p)  # type: ignore[misc]
+        )
+        # The journal is played, and nothing else may be there to mend.
+        command = [need("e2fsck"), "-p", str(cut)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode in (0, 1), done.stdout
+        fsck(cut)
+        for number, when in acknowledged:
+            if when <= length:
+                data = read_file(cut, f"file-{number}") or read_file(cut, str(number))
+                assert data == "".join(f"{i}\n" for i in range(number, 20001, 7)).encode(), number
+
+
+def test_what_was_synced_survives_the_process(image: Get, tmp_path: Path) -> None:
+    """Killed in the middle of its work, and what the guest had flushed is there."""
+    path = tmp_path / "disk.qcow2"
+    qemu_img("create", "-f", "qcow2", path, "256M")
+    xg = shutil.which("xg", path=str(Path(sys.executable).parent))
+    if xg is None:
+        unavailable("xg isn't installed beside Python")
+    work = (
+        "dd if=/dev/urandom of=/tmp/data bs=1M count=24 2> /dev/null; sha256sum < /tmp/data; "
+        "dd if=/tmp/data of=/dev/xvda bs=1M conv=fsync 2> /dev/null; echo synced; "
+        "dd if=/dev/zero of=/dev/xvda bs=1M seek=64 2> /dev/null"
+    )
+    command = [
+        *(str(xg), "run", "--kernel", str(image("debian-cloud"))),
+        *("--ramdisk", str(image("driver-initrd")), "--memory", "192M", "--timeout", "120"),
+        *("--cmdline", f'console=hvc0 quiet xg.run="{work}"'),
+        *("--disk", f"format=qcow2,vdev=xvda,access=rw,target={path}"),
+    ]
+    output = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output += line.decode()
+            if line.strip() == b"synced":
+                process.kill()
+                break
+    found = re.search(r"^([0-9a-f]{64})", output, re.MULTILINE)
+    assert found, output
+    assert sha256(content(path)[: 24 * MIB]) == found[1]
+    assert not {"corruptions"} & check(path).keys()
+
+
+def test_grub_reads_a_file(image: Get, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    mkfs(path, 8 * MIB, "-O", "^has_journal")
+    hello = tmp_path / "hello.txt"
+    hello.write_text("said the disk\n")
+    subprocess.run([need("debugfs"), "-w", "-R", f"write {hello} hello.txt", str(path)], check=True)
+    with Machine() as machine:
+        disk = f"format=raw,vdev=xvda,access=ro,target={path}"
+        guest = Guest(machine, image, [disk], kernel="grub-pvh", ramdisk=None)
+        guest.console.expect("grub> ", 60)
+        guest.console.send("ls\r")
+        assert "(xen/xvda)" in guest.console.expect(r"\(.*\)", 60)[0]
+        guest.console.expect("grub> ", 60)
+        guest.console.send("cat (xen/xvda)/hello.txt\r")
+        guest.console.expect("said the disk", 60)
