@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from xenograft.backends.block.device import BlockDevice
-from xenograft.backends.block.images.image import Buffer, Image
+from xenograft.backends.block.images.image import Buffer, Fill, Image
 from xenograft.backends.xenbus.bus import XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
@@ -67,6 +67,9 @@ class MemoryImage:
 
     def read_now(self, offset: int, size: int) -> bytes | None:
         return self.read(offset, size) if self.now else None
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return 0
 
     def write(self, offset: int, data: Buffer) -> None:
         self._note("write", offset, len(data))

@@ -52,10 +52,11 @@ def test_transfers(
     layout: object, ident: int, operation: int, sector: int, segments: tuple[tuple[int, int, int]]
 ) -> None:
     assert isinstance(layout, type(LAYOUTS[64]))
-    request = Request(ident, operation, sector, segments)
+    request = Request(ident, operation, sector, pack_segments(segments))
     data = layout.request(request)
     assert len(data) == layout.slot_size
     assert layout.parse(data) == request
+    assert layout.parse(data).segments == segments
     assert layout.identify(data) == (ident, operation)
     # The same as the structure that abi declares.
     shown = blkif_request.unpack(data[: layout.request_size], layout.bits)
@@ -73,7 +74,7 @@ def test_indirect(
     assert isinstance(layout, type(LAYOUTS[64]))
     pages = -(-count // SEGMENTS_PER_PAGE)
     refs = tuple(data.draw(st.lists(st.integers(1, 1 << 31), min_size=pages, max_size=pages)))
-    request = Request(ident, operation, sector, (), count, refs)
+    request = Request(ident, operation, sector, b"", count, refs)
     assert layout.parse(layout.request(request)) == request
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xenograft.abi.errno import Errno
@@ -32,7 +33,7 @@ from xenograft.backends.block.protocol import (
     Request,
     layout_of,
 )
-from xenograft.backends.block.queue import BlockQueue
+from xenograft.backends.block.queue import BlockQueue, Located
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
@@ -316,17 +317,22 @@ class BlockDevice(XenbusDevice):
         finally:
             self._starting = False
 
-    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
-        """Data that need no waiting; on the virtual clock every request takes its time."""
-        if self._immediate >= IMMEDIATE_BYTES or self.host.hypervisor.clock.virtual:
-            return None
-        assert self.image is not None  # without one there are no sectors to read
-        data = self.image.read_now(offset, size)
-        if data is not None:
-            if not self._immediate:
-                self.host.hypervisor.door.post(self._allow_immediate)
-            self._immediate += size
-        return data
+    def read_now(self, offset: int, located: Located) -> bool:
+        """Read what needs no waiting; on the virtual clock every request takes its time."""
+        host, size = self.host, located.size
+        if self._immediate >= IMMEDIATE_BYTES or host.hypervisor.clock.virtual:
+            return False
+        image, memory = self.image, host.memory
+        assert image is not None  # without one there are no sectors to read
+        if image.fill_now(offset, size, partial(memory.fill, located.pieces)) != size:
+            data = image.read_now(offset, size)
+            if data is None:
+                return False
+            memory.scatter(located.pieces, data)
+        if not self._immediate:
+            host.hypervisor.door.post(self._allow_immediate)
+        self._immediate += size
+        return True
 
     def _allow_immediate(self) -> None:
         self._immediate = 0
@@ -338,10 +344,18 @@ class BlockDevice(XenbusDevice):
         done: Callable[[Outcome[T]], None],
         size: int,
     ) -> None:
-        """Have the image do something on a thread of the host's."""
+        """Have the image do a request on a thread of the host's."""
+        self.begun(request, size)
+        self.run(work, done, size)
+
+    def begun(self, request: Request, size: int) -> None:
+        """A request is under way, until it is `finished`."""
         self._requests += 1
         self._writes += request.operation != BLKIF_OP_READ
         self._bytes += size
+
+    def run(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
+        """Do something on a thread of the host's."""
         self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
 
     def passed(self, request: Request) -> None:

@@ -15,7 +15,7 @@ import struct
 import threading
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from xenograft.backends.block.images.image import Buffer, ImageError
+from xenograft.backends.block.images.image import Buffer, Fill, ImageError
 
 _NBDMAGIC = 0x4E42444D41474943
 _IHAVEOPT = 0x49484156454F5054
@@ -236,6 +236,9 @@ class NbdImage:
 
     def read_now(self, offset: int, size: int) -> None:
         return None
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return 0
 
     def write(self, offset: int, data: Buffer) -> None:
         if self.readonly:

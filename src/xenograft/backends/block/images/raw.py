@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenograft.backends.block.images.image import Buffer, ImageError
+from xenograft.backends.block.images.image import Buffer, Fill, ImageError
 from xenograft.backends.block.images.lock import lock_image
 
 if TYPE_CHECKING:
@@ -94,6 +94,16 @@ class RawImage:
             # This file system can't say; an error shows itself to `read` again.
             self._nowait = False
         return None
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        if not self._nowait:
+            return 0
+        try:
+            return fill(self._fd, offset)
+        except OSError:
+            # As in `read_now`.
+            self._nowait = False
+            return 0
 
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)

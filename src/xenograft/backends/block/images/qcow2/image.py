@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-from xenograft.backends.block.images.image import Buffer, Image, Storage, ZeroImage
+from xenograft.backends.block.images.image import Buffer, Fill, Image, Storage, ZeroImage
 from xenograft.backends.block.images.qcow2.errors import CorruptImage
 from xenograft.backends.block.images.qcow2.header import (
     AUTOCLEAR_OFFSET,
@@ -201,17 +201,12 @@ class Qcow2Image:
         return bytes(extent.size)
 
     def read_now(self, offset: int, size: int) -> bytes | None:
-        if offset + size > self.size or not self._lock.try_shared():
+        extents = self._extents_now(offset, size)
+        if extents is None:
             return None
         try:
-            for l1_index in range(
-                offset // self._cluster // self._entries,
-                (offset + size - 1) // self._cluster // self._entries + 1,
-            ):
-                if self.l1[l1_index] & OFFSET_MASK and l1_index not in self._tables:
-                    return None
             parts = []
-            for kind, host, at, length in self._extents(offset, size):
+            for kind, host, at, length in extents:
                 data: bytes | bytearray | None = None
                 if kind is Kind.DATA:
                     data = self.storage.read_now(host, length)
@@ -223,11 +218,39 @@ class Qcow2Image:
                     return None
                 parts.append(data)
             return b"".join(parts)
-        except OSError:
-            # It shows itself to `read` again.
-            return None
         finally:
             self._lock.release_shared()
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        extents = self._extents_now(offset, size)
+        if extents is None:
+            return 0
+        try:
+            if len(extents) > 1:
+                return 0
+            kind, host, at, length = extents[0]
+            if kind is Kind.DATA:
+                return self.storage.fill_now(host, length, fill)
+            return self.backing.fill_now(at, length, fill) if kind is Kind.BACKING else 0
+        finally:
+            self._lock.release_shared()
+
+    def _extents_now(self, offset: int, size: int) -> list[Extent] | None:
+        """Where a part of the disk is, with the lock shared; None if that needs waiting."""
+        if offset + size > self.size or not self._lock.try_shared():
+            return None
+        last = (offset + size - 1) // self._cluster // self._entries
+        try:
+            for l1_index in range(offset // self._cluster // self._entries, last + 1):
+                if self.l1[l1_index] & OFFSET_MASK and l1_index not in self._tables:
+                    break
+            else:
+                return list(self._extents(offset, size))
+        except OSError:
+            # It shows itself to `read` again.
+            pass
+        self._lock.release_shared()
+        return None
 
     def compressed_range(self, entry: int) -> tuple[int, int]:
         """Offset and length in the file of a compressed cluster, at most."""
