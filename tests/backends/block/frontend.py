@@ -135,6 +135,9 @@ class Scene:
         for _ in range(10_000):
             self.xen.run_host_events()
             self.xen.door.serve(0.0)
+            work, self.xen.when_idle = self.xen.when_idle, []
+            for function in work:
+                function()
             due = self.xen.timers.next_deadline()
             if due is not None and due <= self.xen.clock.now():
                 self.xen.timers.run_due(self.xen.clock.now())

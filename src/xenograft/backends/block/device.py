@@ -329,12 +329,11 @@ class BlockDevice(XenbusDevice):
             if data is None:
                 return False
             memory.scatter(located.pieces, data)
-        if not self._immediate:
-            host.hypervisor.door.post(self._allow_immediate)
         self._immediate += size
         return True
 
-    def _allow_immediate(self) -> None:
+    def new_turn(self) -> None:
+        """The guest has run since: it may have something read at once again."""
         self._immediate = 0
 
     def submit(

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from xenograft.backends.xenbus.host import MappedPages
     from xenograft.backends.xenbus.work import Outcome
 
+GATHER_NS = 100_000
+"""How long requests may gather in the ring while their guest is busy."""
+
+TAKE_AT_ONCE = 16
+"""Requests that are taken before the device is asked whether it has room for more."""
+
 WRITES_AT_ONCE = 1 << 20
 """Bytes of writes that one job does at most: more of them go to several threads."""
 
@@ -96,7 +102,8 @@ class BlockQueue:
         self._writes_bytes = 0
         self._processing = False
         self._to_push = False
-        self.channel = device.host.bind(device.domid, remote_port, self.process)
+        self._called = False
+        self.channel = device.host.bind(device.domid, remote_port, self._call)
 
     def close(self) -> None:
         """Let go of the front end's pages and port; what is under way is answered to nobody."""
@@ -106,6 +113,17 @@ class BlockQueue:
         self.pages.unmap()
 
     # -- requests --------------------------------------------------------------------------------
+    def _call(self) -> None:
+        """The front end has put something into the ring, and may go on doing so."""
+        if not self._called:
+            self._called = True
+            self.device.host.soon(self._answer_call, GATHER_NS)
+
+    def _answer_call(self) -> None:
+        self._called = False
+        self.device.new_turn()
+        self.process()
+
     def process(self) -> None:
         """Take what requests there are, as far as the device has room for more."""
         device, ring = self.device, self.ring
@@ -119,10 +137,10 @@ class BlockQueue:
                     device.metrics.oo_req += 1
                     device.stalled[self] = None
                     break
-                taken = ring.take(8, self.layout.request_size)
+                taken = ring.take(TAKE_AT_ONCE, self.layout.request_size)
                 for data in taken:
                     self._begin(data)
-                if not taken and not ring.final_check():
+                if len(taken) < TAKE_AT_ONCE and not ring.final_check():
                     break
         except RingError as error:
             self.halted = True
