@@ -95,7 +95,7 @@ class Hypervisor:
         """The running vCPU has given up the rest of its quantum."""
         self.host_events = False
         """An event is pending for a service of the embedded control domain."""
-        self.when_idle: list[Callable[[], None]] = []
+        self.when_idle: dict[Callable[[], None], None] = {}
         """What services have put off until no vCPU can run (see `BackendHost.soon`)."""
         self.attention = False
         """Somebody outside waits for what has just happened: the loop is to look up."""

@@ -136,8 +136,7 @@ class Loop:
         """No vCPU may run: wait for the next timer, the deadline, or the host. False: in vain."""
         hypervisor = self.hypervisor
         if hypervisor.when_idle:
-            work, hypervisor.when_idle = hypervisor.when_idle, []
-            for function in work:
+            for function in list(hypervisor.when_idle):
                 function()
             hypervisor.run_host_events()
             return True

@@ -135,8 +135,7 @@ class Scene:
         for _ in range(10_000):
             self.xen.run_host_events()
             self.xen.door.serve(0.0)
-            work, self.xen.when_idle = self.xen.when_idle, []
-            for function in work:
+            for function in list(self.xen.when_idle):
                 function()
             due = self.xen.timers.next_deadline()
             if due is not None and due <= self.xen.clock.now():

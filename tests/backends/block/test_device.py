@@ -22,8 +22,9 @@ from tests.backends.block.frontend import (
     MemoryImage,
     Scene,
 )
-from tests.backends.block.images.support import pattern
+from tests.backends.block.images.support import pattern, qemu_img
 from xenograft.backends.block import device as device_module
+from xenograft.backends.block import queue as queue_module
 from xenograft.backends.block.device import parse_params
 from xenograft.backends.block.images.qcow2.create import create_qcow2
 
@@ -180,6 +181,80 @@ def test_reads_that_need_no_waiting(real_scene: Scene) -> None:
     assert [answer.status for answer in front.rings[0].take()] == [OKAY] * 3
     assert front.got(segments) == image.data[:8192]
     assert front.device.metrics.immediate == 3
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_files_are_read_straight_into_the_guest(
+    real_scene: Scene, tmp_path: Path, form: str
+) -> None:
+    """Pieces of pages from a file that is in memory, and from holes and compressed clusters."""
+    raw, path = tmp_path / "raw", tmp_path / "disk"
+    data = pattern(256 * 1024) + bytes(128 * 1024) + pattern(128 * 1024, 1)
+    raw.write_bytes(data)
+    if form == "raw":
+        path = raw
+    else:
+        qemu_img("convert", "-O", "qcow2", "-o", "cluster_size=4k", raw, path)
+    for persistent in (False, True):
+        params = f"{form if form == 'qcow2' else 'aio'}:{path}"
+        front = FrontEnd(real_scene, params=params, mode="r", persistent=persistent).connect()
+        refs = [ref for _, ref in front.pages]
+        segments = [(refs[3], 1, 6), (refs[0], 0, 7), (refs[7], 7, 7)]
+        for sector in (0, 5, 509, 512, 700, 767, 900):
+            for _ in range(2):
+                assert front.statuses(front.request(READ, sector, segments)) == [OKAY]
+                assert front.got(segments) == data[sector * SECTOR : (sector + 15) * SECTOR]
+        assert front.device.metrics.immediate > 0
+        front.switch(5)
+        front.switch(6)
+
+
+def test_writes_that_come_together_are_one_job(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own status; not more than so many bytes go into one."""
+    image = MemoryImage()
+    front = FrontEnd(scene, image).connect()
+    write = image.write
+
+    def some_fail(offset: int, data: bytes) -> None:
+        if offset == 3 * SECTOR:
+            raise OSError(errno.EIO, "broken")
+        write(offset, data)
+
+    monkeypatch.setattr(image, "write", some_fail)
+    segments = front.put(pattern(SECTOR))
+    front.submit(*(front.request(WRITE, sector, segments) for sector in range(8)))
+    assert scene.work.outstanding == 1
+    scene.finish()
+    assert [a.status for a in front.rings[0].take()] == [OKAY] * 3 + [ERROR] + [OKAY] * 4
+    monkeypatch.setattr(queue_module, "WRITES_AT_ONCE", 4096)
+    segments = front.put(pattern(2048))
+    front.submit(*(front.request(WRITE, 8 * sector, segments) for sector in range(5)))
+    assert scene.work.outstanding == 3
+    scene.finish()
+    assert [a.status for a in front.rings[0].take()] == [OKAY] * 5
+
+
+def test_requests_gather_while_the_guest_is_busy(scene: Scene) -> None:
+    """They are taken when it has nothing more to do, or after a while."""
+    image = MemoryImage()
+    front = FrontEnd(scene, image).connect()
+    ring, segments = front.rings[0], front.put(bytes(SECTOR))
+    for count in range(1, 4):
+        ring.put(front.request(READ, count, segments))
+        ring.show()
+        front.domain.events.send(ring.port)
+        scene.xen.run_host_events()
+    assert not scene.work.outstanding
+    assert len(scene.xen.when_idle) == 1
+    # The guest goes on and on: the time is up.
+    scene.xen.clock.advance_to(scene.xen.clock.now() + queue_module.GATHER_NS)
+    scene.xen.timers.run_due(scene.xen.clock.now())
+    assert scene.work.outstanding == 3
+    assert not scene.xen.when_idle
+    scene.finish()
+    assert [a.status for a in ring.take()] == [OKAY] * 3
 
 
 def test_only_so_much_at_once(real_scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

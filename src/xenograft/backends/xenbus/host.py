@@ -96,17 +96,14 @@ class BackendHost:
         So a guest that has more to say says it first, and is answered all at once.
         """
         hypervisor = self.hypervisor
-        done = False
 
         def call() -> None:
-            nonlocal done
-            if not done:
-                done = True
-                hypervisor.timers.cancel(timer)
-                function()
+            del hypervisor.when_idle[call]
+            hypervisor.timers.cancel(timer)
+            function()
 
         timer = hypervisor.timers.add(hypervisor.clock.now() + within_ns, call)
-        hypervisor.when_idle.append(call)
+        hypervisor.when_idle[call] = None
 
     def log(self, line: str) -> None:
         """A line for the machine's log."""
