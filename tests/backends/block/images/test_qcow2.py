@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import tempfile
 from pathlib import Path
@@ -21,10 +22,11 @@ from tests.backends.block.images.support import (
     qemu_img,
     qemu_io,
 )
-from xenograft.backends.block.images.image import Image, ImageError
+from xenograft.backends.block.images.image import Buffer, Image, ImageError, Storage
 from xenograft.backends.block.images.open import open_image
 from xenograft.backends.block.images.qcow2.create import create_qcow2
 from xenograft.backends.block.images.qcow2.header import parse_header
+from xenograft.backends.block.images.recording import RecordingStorage
 
 SIZES = [1 << bits for bits in (9, 12, 16)]
 
@@ -243,8 +245,6 @@ def test_an_image_that_was_left_dirty(tmp_path: Path) -> None:
     """Lazy refcounts: whoever opens it for writing counts anew."""
     path = tmp_path / "a"
     qemu_img("create", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "4M")
-    data = path.read_bytes()
-    assert data[:4] == b"QFI\xfb"
     qemu_io(path, "write -P 7 0 1M", "write -P 8 2M 64k")
     # What a crash leaves: the mark, and counts that never reached the disk.
     whole = bytearray(path.read_bytes())
@@ -333,6 +333,62 @@ def test_what_create_refuses(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="too long"):
         create_qcow2(str(tmp_path / "b"), MIB, cluster_bits=9, backing="x" * 500)
     assert not (tmp_path / "b").exists()
+
+
+class FullDisk(RecordingStorage):
+    """A storage in a file system with room for `limit` bytes."""
+
+    limit = 0
+
+    def write(self, offset: int, data: Buffer) -> None:
+        if offset + len(data) > self.limit:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(offset, data)
+
+
+@pytest.mark.parametrize("cluster_bits", [9, 12])
+@pytest.mark.parametrize("room", [3, 17, 64, 200])
+def test_a_full_host_disk(tmp_path: Path, cluster_bits: int, room: int) -> None:
+    """What doesn't fit is an error, what was there stays, and it goes on once there is room."""
+    path = tmp_path / "a"
+    create_qcow2(str(path), MIB, cluster_bits=cluster_bits)
+    storages: list[FullDisk] = []
+
+    def wrap(inner: Storage) -> Storage:
+        storages.append(FullDisk(inner))
+        storages[0].limit = inner.size + room * 1024
+        return storages[0]
+
+    image = open_image(str(path), "qcow2", wrap=wrap)
+    expected = bytearray(MIB)
+    failed = 0
+    for offset in range(0, MIB // 2, 5 * KIB):
+        data = pattern(3 * KIB, offset)
+        try:
+            image.write(offset, data)
+        except OSError as error:
+            failed += error.errno == errno.ENOSPC
+            continue
+        expected[offset : offset + len(data)] = data
+        if offset % 4096 == 0:
+            try:
+                image.flush()
+            except OSError as error:
+                failed += error.errno == errno.ENOSPC
+    assert failed
+    storages[0].limit = 1 << 40
+    image.flush()
+    image.write(900 * KIB, b"z" * 5000)
+    expected[900 * KIB : 900 * KIB + 5000] = b"z" * 5000
+    image.close()
+    assert not check(path).get("corruptions")
+    found = content(path)
+    for offset in range(0, MIB // 2, 5 * KIB):
+        wanted = expected[offset : offset + 3 * KIB]
+        # A write that failed may have been done in part.
+        if any(wanted):
+            assert found[offset : offset + 3 * KIB] == wanted
+    assert found[900 * KIB : 900 * KIB + 5000] == b"z" * 5000
 
 
 _OFFSET = st.integers(0, 255)
