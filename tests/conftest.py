@@ -9,11 +9,16 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from xenograft.guests import GuestBuildError, guest_path
 from xenograft.guests.build import TOOLS, build
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.cache import ImageCache
+
+# No test measures time: a busy host may take as long as it needs.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 """Whether tests that need something from outside must run, instead of being skipped."""

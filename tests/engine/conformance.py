@@ -9,8 +9,10 @@ calls return the same ones.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -216,6 +218,67 @@ class MemoryConformance:
         assert memory.test_and_set_bit(base, 32767) is True
         with pytest.raises(ValueError, match="aligned"):
             memory.test_and_set_bit(base + 2, 0)
+
+    def test_pieces_of_pages(self, memory: MachineMemory) -> None:
+        mfns = [mfn for mfn, _ in (memory.alloc(1)[0] for _ in range(3))]
+        for number, mfn in enumerate(mfns):
+            memory.write(mfn << 12, bytes([number + 1]) * PAGE_SIZE)
+        table = {70: mfns[0] << 12, 1 << 31: mfns[1] << 12, 5: mfns[2] << 12}
+        records = struct.pack("<IBBxxIBBxxIBBxxIBBxx", 5, 0, 0, 70, 2, 7, 1 << 31, 7, 7, 5, 1, 1)
+        found = memory.locate(records, table)
+        assert found is not None
+        pieces, size = found
+        assert size == 9 * 512
+        assert memory.gather(pieces) == b"\3" * 512 + b"\1" * 3072 + b"\2" * 512 + b"\3" * 512
+        data = bytes(index % 251 for index in range(size))
+        memory.scatter(pieces, memoryview(data))
+        assert memory.gather(pieces) == data
+        assert memory.read(mfns[0] << 12, 1024) == b"\1" * 1024
+        assert memory.read((mfns[2] << 12) + 1024, 3072) == b"\3" * 3072
+        # Neighbours become one.
+        found = memory.locate(struct.pack("<IBBxxIBBxx", 5, 0, 3, 5, 4, 7), table)
+        assert found is not None
+        assert found == (struct.pack("=QQ", mfns[2] << 12, PAGE_SIZE), PAGE_SIZE)
+        assert memory.locate(b"", table) == (b"", 0)
+        for bad in ((6, 0, 0), (5, 1, 0), (5, 0, 8), (5, 255, 255)):
+            assert memory.locate(struct.pack("<IBBxx", *bad), table) is None
+        assert memory.locate(struct.pack("<IBBxx", 5, 0, 0) * 513, table) is None
+
+    def test_bad_pieces(self, memory: MachineMemory) -> None:
+        end = memory.frames << 12
+        for maddr, size in ((end, 1), (0, end + 1), (1 << 63, 1), (8192, (1 << 64) - 4096)):
+            pieces = struct.pack("=QQ", maddr, size)
+            with pytest.raises(IndexError):
+                memory.gather(pieces)
+            with pytest.raises(IndexError):
+                memory.scatter(pieces, b"x")
+            with pytest.raises(IndexError):
+                memory.fill(pieces, 0, 0)
+        with pytest.raises(ValueError, match="array"):
+            memory.gather(b"x")
+        with pytest.raises(ValueError, match="array"):
+            memory.gather(bytes(16 * 513))
+        with pytest.raises(ValueError, match="another size"):
+            memory.scatter(struct.pack("=QQ", 8192, 5), b"four")
+
+    def test_pieces_from_a_file(self, memory: MachineMemory, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(bytes(range(256)) * 32)
+        ((mfn, _),) = memory.alloc(1)
+        found = memory.locate(struct.pack("<IBBxxIBBxx", 1, 0, 0, 1, 4, 5), {1: mfn << 12})
+        assert found is not None
+        with path.open("rb") as file:
+            file.read()
+            try:
+                got = memory.fill(found[0], file.fileno(), 100)
+            except OSError:
+                pytest.skip("this file system can't read without waiting")
+            if got:
+                assert (got, memory.gather(found[0])) == (1536, path.read_bytes()[100:1636])
+            assert memory.fill(found[0], file.fileno(), 8192) == 0
+            assert memory.fill(found[0], file.fileno(), 8192 - 700) in (0, 700)
+        with pytest.raises(OSError, match="Bad file"):
+            memory.fill(found[0], 999_999, 0)
 
     def test_compare_exchange(self, memory: MachineMemory) -> None:
         base = take(memory)[0] * PAGE_SIZE

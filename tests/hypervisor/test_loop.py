@@ -349,3 +349,22 @@ class TestHalt:
         bench.run()
         assert bench.now < MS
         assert bench.cpu().entered == [0xF3]
+
+
+def test_what_was_put_off_until_idleness_is_done_before_time_passes() -> None:
+    """A vCPU that halts leaves room for it; a busy one doesn't, but for its timer."""
+    bench = Bench([BUDGET, halt(True), halt(True)])
+    came: list[int] = []
+
+    def call() -> None:
+        del bench.xen.when_idle[call]
+        came.append(bench.now)
+
+    bench.xen.when_idle[call] = None
+    assert bench.run(deadline=50 * MS) is Stop.TIMEOUT
+    assert len(came) == 1
+    assert came[0] < 50 * MS
+    spinning = Bench(Spin())
+    spinning.xen.when_idle[call] = None
+    assert spinning.run(deadline=5 * MS) is Stop.TIMEOUT
+    assert len(came) == 1

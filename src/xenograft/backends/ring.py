@@ -79,6 +79,11 @@ class SharedPages:
             offset += len(part)
             done += len(part)
 
+    def address(self, offset: int) -> int:
+        """The machine address of a byte.  Raises IndexError beyond the pages."""
+        self._check(offset, 1)
+        return self._maddrs[offset // PAGE_SIZE] + offset % PAGE_SIZE
+
     def read_u32(self, offset: int) -> int:
         """An aligned word."""
         self._check(offset, 4)
@@ -105,12 +110,30 @@ class BackRing:
     front end claims more requests than there are slots.
     """
 
-    __slots__ = ("_entry", "_pages", "_rsp_prod", "req_cons", "rsp_prod_pvt", "slots")
+    __slots__ = (
+        "_entry",
+        "_memory",
+        "_pages",
+        "_req_event_at",
+        "_req_prod_at",
+        "_rsp_event_at",
+        "_rsp_prod",
+        "_rsp_prod_at",
+        "req_cons",
+        "rsp_prod_pvt",
+        "slots",
+    )
 
     def __init__(self, pages: SharedPages, entry_size: int) -> None:
         self._pages = pages
         self._entry = entry_size
         self.slots = ring_size(pages.size, entry_size)
+        # The indices are looked at all the time, and always in the same places.
+        self._memory = pages.memory
+        self._req_prod_at = pages.address(_REQ_PROD)
+        self._req_event_at = pages.address(_REQ_EVENT)
+        self._rsp_prod_at = pages.address(_RSP_PROD)
+        self._rsp_event_at = pages.address(_RSP_EVENT)
         start = pages.read_u32(_RSP_PROD)
         self.req_cons = start
         """Requests taken (free-running)."""
@@ -121,7 +144,7 @@ class BackRing:
 
     def waiting(self) -> int:
         """How many requests can be taken.  Raises RingError for an impossible producer index."""
-        producer = self._pages.read_u32(_REQ_PROD)
+        producer = self._memory.read_u32(self._req_prod_at)
         if producer - self.rsp_prod_pvt & _MASK > self.slots:
             raise RingError(
                 f"req_prod {producer:#x} is more than {self.slots} ahead of"
@@ -173,8 +196,8 @@ class BackRing:
         if old == new:
             return False
         self._rsp_prod = new
-        self._pages.write_u32(_RSP_PROD, new)
-        return must_notify(new, old, self._pages.read_u32(_RSP_EVENT))
+        self._memory.write_u32(self._rsp_prod_at, new)
+        return must_notify(new, old, self._memory.read_u32(self._rsp_event_at))
 
     def final_check(self) -> bool:
         """Ask to be notified of the next request; True if one is there already.
@@ -183,7 +206,7 @@ class BackRing:
         """
         if self.waiting():
             return True
-        self._pages.write_u32(_REQ_EVENT, self.req_cons + 1 & _MASK)
+        self._memory.write_u32(self._req_event_at, self.req_cons + 1 & _MASK)
         return self.waiting() > 0
 
     def await_requests(self, count: int) -> bool:
@@ -193,7 +216,7 @@ class BackRing:
         """
         if self.waiting() >= count:
             return True
-        self._pages.write_u32(_REQ_EVENT, self.req_cons + count & _MASK)
+        self._memory.write_u32(self._req_event_at, self.req_cons + count & _MASK)
         return self.waiting() >= count
 
     def save(self) -> RingState:

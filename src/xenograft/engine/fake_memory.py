@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import struct
 from bisect import bisect_right, insort
 from collections.abc import Iterator
 
@@ -15,6 +17,11 @@ from xenograft.engine.protocol import (
     PAGE_SIZE,
     AccessError,
 )
+
+_SECTOR = 512
+_RECORD = struct.Struct("<IBBxx")
+_PIECE = struct.Struct("=QQ")
+_MAX_PIECES = 512
 
 GFN_LIMIT = 1 << 36
 """Second-stage spaces have 48 address bits."""
@@ -180,6 +187,51 @@ class FakeMemory:
         if found == expected:
             self.write_u32(maddr, value)
         return found
+
+    # -- pieces of pages -----------------------------------------------------------------------
+    def locate(self, records: bytes, table: dict[int, int]) -> tuple[bytes, int] | None:
+        pieces: list[tuple[int, int]] = []
+        if len(records) // _RECORD.size > _MAX_PIECES:
+            return None
+        for key, first, last in _RECORD.iter_unpack(records):
+            if key not in table or not first <= last < PAGE_SIZE // _SECTOR:
+                return None
+            maddr, size = table[key] + first * _SECTOR, (last - first + 1) * _SECTOR
+            if pieces and sum(pieces[-1]) == maddr:
+                maddr, before = pieces.pop()
+                size += before
+            pieces.append((maddr, size))
+        return b"".join(_PIECE.pack(*one) for one in pieces), sum(size for _, size in pieces)
+
+    def _pieces(self, pieces: bytes) -> list[tuple[int, int]]:
+        if len(pieces) % _PIECE.size or len(pieces) // _PIECE.size > _MAX_PIECES:
+            raise ValueError("not an array of pieces")
+        found = list(_PIECE.iter_unpack(pieces))
+        for maddr, size in found:
+            list(self._span(maddr, size))
+        return found
+
+    def gather(self, pieces: bytes) -> bytes:
+        return b"".join(self.read(maddr, size) for maddr, size in self._pieces(pieces))
+
+    def scatter(self, pieces: bytes, data: bytes | bytearray | memoryview) -> None:
+        found = self._pieces(pieces)
+        if sum(size for _, size in found) != len(data):
+            raise ValueError("the pieces are of another size than the data")
+        for maddr, size in found:
+            self.write(maddr, data[:size])
+            data = data[size:]
+
+    def fill(self, pieces: bytes, fd: int, offset: int) -> int:
+        found = self._pieces(pieces)
+        buffers = [bytearray(size) for _, size in found]
+        try:
+            got = os.preadv(fd, buffers, offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return 0
+        for (maddr, _), buffer in zip(found, buffers, strict=True):
+            self.write(maddr, buffer)
+        return got
 
     def set_dirty_logging(self, on: bool, /) -> None:
         self._log_dirty = on

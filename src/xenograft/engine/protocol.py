@@ -139,6 +139,30 @@ class MachineMemory(Protocol):
         """Atomic compare and exchange; returns the value found."""
         ...
 
+    def locate(self, records: bytes, table: dict[int, int], /) -> tuple[bytes, int] | None:
+        """Pieces of pages as one array for `gather`, `scatter` and `fill`, and their size.
+
+        A record is 8 bytes: a key (32 bits), the first and the last 512-byte sector, two unused
+        bytes.  `table` gives the machine address of each key's page.  None if a key isn't in it,
+        if first is behind last or last behind 7, or for more than 512 records.
+        """
+        ...
+
+    def gather(self, pieces: bytes, /) -> bytes:
+        """What is in pieces, one behind the other."""
+        ...
+
+    def scatter(self, pieces: bytes, data: bytes | bytearray | memoryview, /) -> None:
+        """Write data over pieces, as `write` does. Raises ValueError if it's of another size."""
+        ...
+
+    def fill(self, pieces: bytes, fd: int, offset: int, /) -> int:
+        """Read a file into pieces, as far as that needs no waiting (RWF_NOWAIT): bytes read.
+
+        Pieces beyond that may have changed as well.  Raises OSError.
+        """
+        ...
+
     def dirty_frames(self, clear: bool = True, /) -> list[int]:
         """mfns written (by guests or copy-out) since the last clear; needs dirty logging on."""
         ...

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
@@ -94,6 +95,8 @@ class Hypervisor:
         """The running vCPU has given up the rest of its quantum."""
         self.host_events = False
         """An event is pending for a service of the embedded control domain."""
+        self.when_idle: dict[Callable[[], None], None] = {}
+        """What services have put off until no vCPU can run (see `BackendHost.soon`)."""
         self.attention = False
         """Somebody outside waits for what has just happened: the loop is to look up."""
 

@@ -140,6 +140,11 @@ class Loop:
     def _idle(self, deadline: int | None) -> bool:
         """No vCPU may run: wait for the next timer, the deadline, or the host. False: in vain."""
         hypervisor = self.hypervisor
+        if hypervisor.when_idle:
+            for function in list(hypervisor.when_idle):
+                function()
+            hypervisor.run_host_events()
+            return True
         if hypervisor.door.serve(0.0):
             return True
         due = hypervisor.timers.next_deadline()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xenograft.abi.errno import Errno
@@ -32,7 +33,7 @@ from xenograft.backends.block.protocol import (
     Request,
     layout_of,
 )
-from xenograft.backends.block.queue import BlockQueue
+from xenograft.backends.block.queue import BlockQueue, Located
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ MAX_REQUESTS_UNDER_WAY = 1024
 
 IMMEDIATE_BYTES = 4 << 20
 """Bytes that a device reads at once before it leaves the rest to the host's threads."""
+
+LOOK_AT_SIZE_NS = 100_000_000
+"""How often an image's size is looked at while its guest uses it."""
 
 _COST_NS = 80_000
 _BYTES_PER_NS = 1
@@ -93,11 +97,13 @@ class BlockDevice(XenbusDevice):
         self._params: str | None = None
         self._requests = 0
         self._writes = 0
+        """Requests under way that change the disk: what a barrier has to wait for."""
         self._bytes = 0
         self._immediate = 0
         self._deferred: deque[tuple[BlockQueue, Request]] = deque()
         self._barrier = False
         self._starting = False
+        self._look_again = 0
 
     # -- states ----------------------------------------------------------------------------------
     def offer(self) -> None:
@@ -254,6 +260,13 @@ class BlockDevice(XenbusDevice):
         if error is not None:
             self.host.log(f"{self.path}: closing {old.path}: {error}")
 
+    def look_at_size(self) -> None:
+        """Do `resize` now and then, when the front end does something (as Linux's blkback)."""
+        now = self.host.now()
+        if now >= self._look_again:
+            self._look_again = now + LOOK_AT_SIZE_NS
+            self.resize()
+
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""
         if self.image is not None:
@@ -304,25 +317,44 @@ class BlockDevice(XenbusDevice):
         finally:
             self._starting = False
 
-    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
-        """Data that need no waiting; on the virtual clock every request takes its time."""
-        if self._immediate >= IMMEDIATE_BYTES or self.host.hypervisor.clock.virtual:
-            return None
-        assert self.image is not None  # without one there are no sectors to read
-        data = self.image.read_now(offset, size)
-        if data is not None:
-            if not self._immediate:
-                self.host.hypervisor.door.post(self._allow_immediate)
-            self._immediate += size
-        return data
+    def read_now(self, offset: int, located: Located) -> bool:
+        """Read what needs no waiting; on the virtual clock every request takes its time."""
+        host, size = self.host, located.size
+        if self._immediate >= IMMEDIATE_BYTES or host.hypervisor.clock.virtual:
+            return False
+        image, memory = self.image, host.memory
+        assert image is not None  # without one there are no sectors to read
+        if image.fill_now(offset, size, partial(memory.fill, located.pieces)) != size:
+            data = image.read_now(offset, size)
+            if data is None:
+                return False
+            memory.scatter(located.pieces, data)
+        self._immediate += size
+        return True
 
-    def _allow_immediate(self) -> None:
+    def new_turn(self) -> None:
+        """The guest has run since: it may have something read at once again."""
         self._immediate = 0
 
-    def submit(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
-        """Have the image do something on a thread of the host's."""
+    def submit(
+        self,
+        request: Request,
+        work: Callable[[], T],
+        done: Callable[[Outcome[T]], None],
+        size: int,
+    ) -> None:
+        """Have the image do a request on a thread of the host's."""
+        self.begun(request, size)
+        self.run(work, done, size)
+
+    def begun(self, request: Request, size: int) -> None:
+        """A request is under way, until it is `finished`."""
         self._requests += 1
+        self._writes += request.operation != BLKIF_OP_READ
         self._bytes += size
+
+    def run(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
+        """Do something on a thread of the host's."""
         self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
 
     def passed(self, request: Request) -> None:
@@ -334,6 +366,7 @@ class BlockDevice(XenbusDevice):
     def finished(self, request: Request, size: int) -> None:
         """A request that was submitted is over."""
         self._requests -= 1
+        self._writes -= request.operation != BLKIF_OP_READ
         self._bytes -= size
         self.passed(request)
         if self._deferred:

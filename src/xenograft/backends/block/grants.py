@@ -46,6 +46,10 @@ class GrantPages:
         self._persistent = persistent
         self._limit = limit
         self._kept: dict[int, Page] = {}
+        self.maddrs: dict[int, int] = {}
+        """Machine addresses of the pages that are kept, by reference."""
+        self.held = 0
+        """Requests under way that need some of the kept pages, whichever."""
         self._passing: dict[Page, None] = {}
         self._tick = 0
 
@@ -82,15 +86,18 @@ class GrantPages:
         page = Page(ref, self._host.map(self._domid, ref, readonly and not keep), keep)
         if keep:
             self._kept[ref] = page
+            self.maddrs[ref] = page.maddr
         else:
             self._passing[page] = None
         return page
 
     def _make_room(self) -> bool:
         """Unmap the least lately used eighth of the kept pages; False if all are in use."""
+        if self.held:
+            return False
         idle = sorted((p for p in self._kept.values() if not p.users), key=lambda p: p.used)
         for page in idle[: max(self._limit // 8, 1)]:
-            del self._kept[page.ref]
+            del self._kept[page.ref], self.maddrs[page.ref]
             page.mapping.unmap()
         return bool(idle)
 
@@ -107,6 +114,7 @@ class GrantPages:
         for page in [*self._kept.values(), *self._passing]:
             page.mapping.unmap()
         self._kept.clear()
+        self.maddrs.clear()
         self._passing.clear()
 
     def save(self) -> tuple[int, ...]:

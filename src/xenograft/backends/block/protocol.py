@@ -40,7 +40,8 @@ MAX_INDIRECT_SEGMENTS: Final = 256
 
 _SEGMENT = struct.Struct("<IBBxx")
 assert _SEGMENT.size == blkif_request_segment.sizeof()
-SEGMENTS_PER_PAGE: Final = PAGE_SIZE // _SEGMENT.size
+SEGMENT_SIZE: Final = _SEGMENT.size
+SEGMENTS_PER_PAGE: Final = PAGE_SIZE // SEGMENT_SIZE
 
 _READ_WRITE = (BLKIF_OP_READ, BLKIF_OP_WRITE)
 _TRANSFERS = (*_READ_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_OP_FLUSH_DISKCACHE)
@@ -63,12 +64,18 @@ class Request(NamedTuple):
     id: int
     operation: int
     sector: int
-    segments: tuple[Segment, ...] = ()
+    packed: bytes = b""
+    """The segments, as the front end has written them (see `pack_segments`)."""
     nr_segments: int = 0
     """Of an indirect request: how many are in the pages `indirect`."""
     indirect: tuple[int, ...] = ()
     nr_sectors: int = 0
     """Of a discard."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of a request that isn't indirect."""
+        return parse_segments(self.packed)
 
 
 class Layout:
@@ -102,8 +109,7 @@ class Layout:
             if not count and operation in _READ_WRITE:
                 raise BadRequest(BLKIF_RSP_ERROR, "no segments")
             start = self._segments
-            packed = data[start : start + count * _SEGMENT.size]
-            return Request(ident, operation, sector, tuple(_SEGMENT.iter_unpack(packed)))
+            return Request(ident, operation, sector, data[start : start + count * SEGMENT_SIZE])
         if operation == BLKIF_OP_INDIRECT:
             # The byte of nr_segments says the operation, the handle's place how many there are.
             if count not in _READ_WRITE:
@@ -112,7 +118,7 @@ class Layout:
                 raise BadRequest(BLKIF_RSP_ERROR, f"{handle} indirect segments")
             pages = -(-handle // SEGMENTS_PER_PAGE)
             grefs = self._indirect.unpack_from(data)[:pages]
-            return Request(ident, count, sector, (), handle, grefs)
+            return Request(ident, count, sector, b"", handle, grefs)
         if operation == BLKIF_OP_DISCARD:
             if count & BLKIF_DISCARD_SECURE:
                 raise BadRequest(BLKIF_RSP_EOPNOTSUPP, "secure discard")
@@ -144,7 +150,11 @@ class Layout:
         else:
             data = bytearray(
                 self._header.pack(
-                    request.operation, len(request.segments), 0, request.id, request.sector
+                    request.operation,
+                    len(request.packed) // SEGMENT_SIZE,
+                    0,
+                    request.id,
+                    request.sector,
                 )
             )
             if request.operation == BLKIF_OP_DISCARD:
@@ -152,7 +162,7 @@ class Layout:
                 data += struct.pack("<Q", request.nr_sectors)
             else:
                 data.extend(bytes(self._segments - len(data)))
-                data += pack_segments(request.segments)
+                data += request.packed
         return bytes(data).ljust(self.slot_size, b"\0")
 
 

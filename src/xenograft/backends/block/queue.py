@@ -8,11 +8,10 @@ while they are granted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xenograft.abi.io.blkif import (
     BLKIF_OP_DISCARD,
-    BLKIF_OP_FLUSH_DISKCACHE,
     BLKIF_OP_READ,
     BLKIF_OP_WRITE,
     BLKIF_OP_WRITE_BARRIER,
@@ -20,13 +19,14 @@ from xenograft.abi.io.blkif import (
     BLKIF_RSP_OKAY,
 )
 from xenograft.backends.block.grants import GrantPages
+from xenograft.backends.block.images.image import ZeroImage
 from xenograft.backends.block.protocol import (
     SECTOR_SHIFT,
+    SEGMENT_SIZE,
     SEGMENTS_PER_PAGE,
     BadRequest,
     Layout,
     Request,
-    Segment,
     check_range,
     parse_segments,
     transfer_size,
@@ -35,18 +35,41 @@ from xenograft.backends.ring import BackRing, RingError
 from xenograft.hypervisor.grants.status import GrantError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from xenograft.backends.block.device import BlockDevice
     from xenograft.backends.block.grants import Page
+    from xenograft.backends.block.images.image import Image
     from xenograft.backends.xenbus.host import MappedPages
     from xenograft.backends.xenbus.work import Outcome
 
-_SEGMENT_SIZE = 8
-_PAGE = 1 << 12
+GATHER_NS = 100_000
+"""How long requests may gather in the ring while their guest is busy."""
 
-Span = tuple[int, int]
-"""(machine address, bytes) of a piece of guest memory."""
+TAKE_AT_ONCE = 16
+"""Requests that are taken before the device is asked whether it has room for more."""
+
+WRITES_AT_ONCE = 1 << 20
+"""Bytes of writes that one job does at most: more of them go to several threads."""
+
+NO_MEDIUM = ZeroImage(0)
+
+
+class Located(NamedTuple):
+    """The memory of a transfer: pieces as `MachineMemory.locate` gives them, and their size.
+
+    `pages` are those to be released; None: the transfer uses pages that stay anyway.
+    """
+
+    pieces: bytes
+    size: int
+    pages: list[Page] | None
+
+
+def _try_write(image: Image, request: Request, data: bytes) -> OSError | None:
+    try:
+        image.write(request.sector << SECTOR_SHIFT, data)
+    except OSError as error:
+        return error
+    return None
 
 
 class BlockQueue:
@@ -74,8 +97,13 @@ class BlockQueue:
         self.closed = False
         self.halted = False
         """The front end has broken the ring: it isn't looked at any more."""
+        self._writes: list[tuple[Request, bytes]] = []
+        """Writes that came together, and go to the image as one job."""
+        self._writes_bytes = 0
+        self._processing = False
         self._to_push = False
-        self.channel = device.host.bind(device.domid, remote_port, self.process)
+        self._called = False
+        self.channel = device.host.bind(device.domid, remote_port, self._call)
 
     def close(self) -> None:
         """Let go of the front end's pages and port; what is under way is answered to nobody."""
@@ -85,25 +113,41 @@ class BlockQueue:
         self.pages.unmap()
 
     # -- requests --------------------------------------------------------------------------------
+    def _call(self) -> None:
+        """The front end has put something into the ring, and may go on doing so."""
+        if not self._called:
+            self._called = True
+            self.device.host.soon(self._answer_call, GATHER_NS)
+
+    def _answer_call(self) -> None:
+        self._called = False
+        self.device.new_turn()
+        self.process()
+
     def process(self) -> None:
         """Take what requests there are, as far as the device has room for more."""
         device, ring = self.device, self.ring
         if self.closed or self.halted:
             return
+        device.look_at_size()
+        self._processing = True
         try:
             while True:
                 if not device.has_room:
                     device.metrics.oo_req += 1
                     device.stalled[self] = None
                     break
-                taken = ring.take(8, self.layout.request_size)
+                taken = ring.take(TAKE_AT_ONCE, self.layout.request_size)
                 for data in taken:
                     self._begin(data)
-                if not taken and not ring.final_check():
+                if len(taken) < TAKE_AT_ONCE and not ring.final_check():
                     break
         except RingError as error:
             self.halted = True
             device.host.log(f"{device.path}: bogus ring requests, halting the ring: {error}")
+        finally:
+            self._processing = False
+        self._submit_writes()
         self.push()
 
     def _begin(self, data: bytes) -> None:
@@ -124,8 +168,10 @@ class BlockQueue:
                 self._discard(request)
             elif operation == BLKIF_OP_READ:
                 self._read(request)
-            else:
+            elif operation == BLKIF_OP_WRITE:
                 self._write(request)
+            else:
+                self._flush(request)
         except BadRequest as bad:
             self._refuse(request, bad.status)
         except GrantError:
@@ -136,55 +182,59 @@ class BlockQueue:
         self.respond(request.id, request.operation, status)
         self.device.passed(request)
 
-    def _segments(self, request: Request) -> tuple[Segment, ...]:
+    def _packed(self, request: Request) -> bytes:
         """The segments of a request, out of its indirect pages if it has any."""
         if not request.indirect:
-            return request.segments
-        pages = self.grants.acquire(request.indirect, True)
-        try:
-            memory, left = self.device.host.memory, request.nr_segments
-            segments: tuple[Segment, ...] = ()
-            for page in pages:
-                count = min(left, SEGMENTS_PER_PAGE)
-                segments += parse_segments(memory.read(page.maddr, count * _SEGMENT_SIZE))
-                left -= count
-        finally:
-            self.grants.release(pages)
-        return segments
-
-    def _spans(self, segments: Sequence[Segment], pages: Sequence[Page]) -> list[Span]:
-        """Where the segments are in machine memory, neighbours as one."""
-        spans: list[Span] = []
-        start = end = 0
-        for (_, first, last), page in zip(segments, pages, strict=True):
-            at = page.maddr + (first << SECTOR_SHIFT)
-            size = last - first + 1 << SECTOR_SHIFT
-            if at == end:
-                end += size
+            return request.packed
+        memory, left, parts = self.device.host.memory, request.nr_segments, []
+        for ref in request.indirect:
+            count = min(left, SEGMENTS_PER_PAGE)
+            left -= count
+            maddr = self.grants.maddrs.get(ref)
+            if maddr is not None:
+                parts.append(memory.read(maddr, count * SEGMENT_SIZE))
                 continue
-            if end:
-                spans.append((start, end - start))
-            start, end = at, at + size
-        if end:
-            spans.append((start, end - start))
-        return spans
+            pages = self.grants.acquire((ref,), True)
+            parts.append(memory.read(pages[0].maddr, count * SEGMENT_SIZE))
+            self.grants.release(pages)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _locate(self, request: Request, readonly: bool) -> Located:
+        """Where the segments of a transfer are in memory; `let_go` gives the pages back.
+
+        Raises BadRequest, GrantError.
+        """
+        packed = self._packed(request)
+        memory, grants = self.device.host.memory, self.grants
+        found = memory.locate(packed, grants.maddrs)
+        if found is not None:
+            check_range(request.sector, found[1] >> SECTOR_SHIFT, self.device.sectors)
+            grants.held += 1
+            return Located(*found, None)
+        segments = parse_segments(packed)
+        size = transfer_size(segments)
+        check_range(request.sector, size >> SECTOR_SHIFT, self.device.sectors)
+        pages = grants.acquire([segment[0] for segment in segments], readonly)
+        found = memory.locate(packed, {page.ref: page.maddr for page in pages})
+        assert found is not None  # the segments are good, and their pages mapped
+        return Located(*found, pages)
+
+    def _let_go(self, located: Located) -> None:
+        if located.pages is None:
+            self.grants.held -= 1
+        else:
+            self.grants.release(located.pages)
 
     # -- reading ---------------------------------------------------------------------------------
     def _read(self, request: Request) -> None:
         device = self.device
-        segments = self._segments(request)
-        size = transfer_size(segments)
-        check_range(request.sector, size >> SECTOR_SHIFT, device.sectors)
+        located = self._locate(request, False)
+        size = located.size
         device.metrics.rd_req += 1
         device.metrics.rd_sect += size >> SECTOR_SHIFT
-        pages = self.grants.acquire([segment[0] for segment in segments], False)
-        spans = self._spans(segments, pages)
-        offset = request.sector << SECTOR_SHIFT
-        data = device.read_now(offset, size)
-        if data is not None:
+        if device.read_now(request.sector << SECTOR_SHIFT, located):
             device.metrics.immediate += 1
-            self._fill(spans, data)
-            self.grants.release(pages)
+            self._let_go(located)
             self.respond(request.id, request.operation, BLKIF_RSP_OKAY)
             device.passed(request)
             return
@@ -192,61 +242,80 @@ class BlockQueue:
         def done(outcome: Outcome[bytes | bytearray]) -> None:
             if not self.closed:
                 if outcome.error is None:
-                    self._fill(spans, outcome.get())
-                self.grants.release(pages)
+                    device.host.memory.scatter(located.pieces, outcome.get())
+                self._let_go(located)
             self._finish(request, size, outcome.error)
 
-        image = device.image
+        image, offset = device.image, request.sector << SECTOR_SHIFT
         assert image is not None  # without one there are no sectors to read
-        device.submit(lambda: image.read(offset, size), done, size)
-
-    def _fill(self, spans: Sequence[Span], data: bytes | bytearray) -> None:
-        memory = self.device.host.memory
-        if len(spans) == 1:
-            memory.write(spans[0][0], data)
-            return
-        view, at = memoryview(data), 0
-        for maddr, size in spans:
-            memory.write(maddr, view[at : at + size])
-            at += size
+        device.submit(request, lambda: image.read(offset, size), done, size)
 
     # -- writing ---------------------------------------------------------------------------------
     def _write(self, request: Request) -> None:
-        """Writes, flushes, barriers: a barrier is a write between two flushes."""
+        """A plain write: it goes to the image together with others that came with it."""
         device = self.device
-        segments = self._segments(request)
-        size = transfer_size(segments)
-        check_range(request.sector if size else 0, size >> SECTOR_SHIFT, device.sectors)
-        if device.readonly and size:
+        if device.readonly:
             raise BadRequest(BLKIF_RSP_ERROR, "the disk is read-only")
-        before = request.operation in (BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_WRITE_BARRIER)
-        after = request.operation == BLKIF_OP_WRITE_BARRIER and size > 0
-        if before:
-            device.metrics.f_req += 1
-        if size:
-            device.metrics.wr_req += request.operation == BLKIF_OP_WRITE
-            device.metrics.wr_sect += size >> SECTOR_SHIFT
-        pages = self.grants.acquire([segment[0] for segment in segments], True)
-        try:
-            memory = self.device.host.memory
-            parts = [memory.read(maddr, length) for maddr, length in self._spans(segments, pages)]
-        finally:
-            self.grants.release(pages)
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        offset = request.sector << SECTOR_SHIFT
+        located = self._locate(request, True)
+        data = device.host.memory.gather(located.pieces)
+        self._let_go(located)
+        device.metrics.wr_req += 1
+        device.metrics.wr_sect += located.size >> SECTOR_SHIFT
+        device.begun(request, located.size)
+        self._writes.append((request, data))
+        self._writes_bytes += located.size
+        if self._writes_bytes >= WRITES_AT_ONCE or not self._processing:
+            self._submit_writes()
+
+    def _submit_writes(self) -> None:
+        """Have the writes done that have come together."""
+        writes, size = self._writes, self._writes_bytes
+        if not writes:
+            return
+        self._writes, self._writes_bytes = [], 0
+        device = self.device
+        image = device.image
+        if image is None:
+            image = NO_MEDIUM
+
+        def work() -> list[OSError | None]:
+            return [_try_write(image, request, data) for request, data in writes]
+
+        def done(outcome: Outcome[list[OSError | None]]) -> None:
+            errors = outcome.get()
+            for (request, data), error in zip(writes, errors, strict=True):
+                self._finish(request, len(data), error)
+
+        device.run(work, done, size)
+
+    def _flush(self, request: Request) -> None:
+        """Flushes and barriers; a barrier with data is a write between two flushes."""
+        device = self.device
+        after = request.operation == BLKIF_OP_WRITE_BARRIER
+        data = b""
+        if request.packed:
+            if device.readonly:
+                raise BadRequest(BLKIF_RSP_ERROR, "the disk is read-only")
+            located = self._locate(request, True)
+            data = device.host.memory.gather(located.pieces)
+            self._let_go(located)
+            device.metrics.wr_sect += located.size >> SECTOR_SHIFT
         image = device.image
         if image is None:
             raise BadRequest(BLKIF_RSP_ERROR, "no medium")
+        device.metrics.f_req += 1
+        offset, size = request.sector << SECTOR_SHIFT, len(data)
 
         def work() -> None:
-            if before:
-                image.flush()
+            image.flush()
             if data:
                 image.write(offset, data)
-            if after:
-                image.flush()
+                if after:
+                    image.flush()
 
-        device.submit(work, lambda outcome: self._finish(request, size, outcome.error), size)
+        device.submit(
+            request, work, lambda outcome: self._finish(request, size, outcome.error), size
+        )
 
     def _discard(self, request: Request) -> None:
         device = self.device
@@ -257,6 +326,7 @@ class BlockQueue:
         device.metrics.ds_req += 1
         offset, size = request.sector << SECTOR_SHIFT, request.nr_sectors << SECTOR_SHIFT
         device.submit(
+            request,
             lambda: image.discard(offset, size),
             lambda outcome: self._finish(request, 0, outcome.error),
             0,
@@ -271,14 +341,15 @@ class BlockQueue:
         if not self.closed:
             status = BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR
             self.respond(request.id, request.operation, status)
-            if not self._to_push:
-                self._to_push = True
-                device.host.work.after_batch(self.push)
         device.finished(request, size)
 
     def respond(self, ident: int, operation: int, status: int) -> None:
-        """Answer a request; the front end sees it after `push`."""
+        """Answer a request; the front end sees it after `push`, which follows by itself."""
         self.ring.respond(self.layout.response(ident, operation, status))
+        # Outside `process` this is the end of a job, or what an end has set free.
+        if not self._processing and not self._to_push:
+            self._to_push = True
+            self.device.host.work.after_batch(self.push)
 
     def push(self) -> None:
         """Show the front end the answers, and wake it if it wants that."""

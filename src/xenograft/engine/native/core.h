@@ -68,6 +68,10 @@ int memory_register(PyObject *module);
 extern PyTypeObject Memory_Type;
 uint64_t frame_alloc(struct memory *m, uint32_t owner);
 void frame_put(struct memory *m, uint64_t mfn);
+PyObject *memory_locate(struct memory *m, PyObject *args);
+PyObject *memory_gather(struct memory *m, PyObject *arg);
+PyObject *memory_scatter(struct memory *m, PyObject *args);
+PyObject *memory_fill(struct memory *m, PyObject *args);
 /* A frame was or will be written from outside the running vCPU's translated stores. */
 void frame_written(struct memory *m, uint64_t mfn);
 

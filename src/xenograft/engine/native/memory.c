@@ -449,6 +449,8 @@ static PyMethodDef methods[] = {
     METHOD(read_u64, METH_O), METHOD(write_u64, METH_VARARGS),
     METHOD(test_and_set_bit, METH_VARARGS), METHOD(test_and_clear_bit, METH_VARARGS),
     METHOD(compare_exchange_u32, METH_VARARGS), METHOD(dirty_frames, METH_VARARGS | METH_KEYWORDS),
+    METHOD(locate, METH_VARARGS), METHOD(gather, METH_O), METHOD(scatter, METH_VARARGS),
+    METHOD(fill, METH_VARARGS),
     METHOD(set_dirty_logging, METH_O), METHOD(digest, METH_O), METHOD(close, METH_NOARGS),
     {NULL, NULL, 0, NULL},
 };

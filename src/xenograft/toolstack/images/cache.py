@@ -24,6 +24,8 @@ from xenograft.toolstack.images.apt import Apt, Say, extract, have_apt, say_stde
 from xenograft.toolstack.images.catalogue import CATALOGUE, Image
 
 _MANIFEST = "image.json"
+MODULE = "module:"
+"""How the roles of modules begin."""
 
 
 def cache_root() -> Path:
@@ -47,6 +49,15 @@ class Fetched:
     def path(self) -> Path:
         """The file that the image's name stands for."""
         return next(iter(self.files.values()))
+
+    @property
+    def modules(self) -> dict[str, Path]:
+        """A kernel's modules, by name."""
+        return {
+            role.removeprefix(MODULE): path
+            for role, path in self.files.items()
+            if role.startswith(MODULE)
+        }
 
 
 def find(name: str) -> Image:
@@ -74,12 +85,20 @@ class ImageCache:
             sizes = [entry["size"] for entry in manifest["files"].values()]
             if not files or [path.stat().st_size for path in files.values()] != sizes:
                 return None
-            # What's built here is built anew when its recipe changes.
-            if image.base and manifest.get("recipe") != initrd.recipe():
+            # What's built here is built anew when its recipe changes, or its kernel.
+            if image.base and manifest.get("recipe") != self._recipe(image):
+                return None
+            # An earlier version took other modules.
+            if manifest.get("modules", []) != list(image.modules):
                 return None
             return Fetched(name, manifest["source"], manifest["version"], files)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _recipe(self, image: Image) -> str:
+        """Changes when what's built from the same busybox would."""
+        kernel = None if image.kernel is None else self.cached(image.kernel)
+        return initrd.recipe() + ("" if kernel is None else f" {kernel.source} {kernel.version}")
 
     def get(self, name: str, refresh: bool = False) -> Fetched:
         """The image, fetched or built first if it isn't there, or if `refresh` says so."""
@@ -129,7 +148,9 @@ class ImageCache:
             manifest: dict[str, object] = {"source": source, "version": version}
             manifest["files"] = entries
             if image.base:
-                manifest["recipe"] = initrd.recipe()
+                manifest["recipe"] = self._recipe(image)
+            if image.modules:
+                manifest["modules"] = list(image.modules)
             (made / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             final = images / image.name
             if final.exists():
@@ -151,13 +172,17 @@ class ImageCache:
             package = apt.resolve(image.package, image.follow)
             deb = apt.download(package, work / "deb")
             version = apt.show(package)["Version"]
-        written = extract(deb, [pattern for _, pattern in image.files], made)
+        patterns = [pattern for _, pattern in image.files]
+        written = extract(deb, [*patterns, *image.modules], made)
         files = {}
         for role, pattern in image.files:
             matches = [path for path in written if path.match(Path(pattern).name)]
             if len(matches) != 1:
                 raise UserError(f"package {package} holds {len(matches)} files {pattern}, not one")
             files[role] = matches[0]
+        for path in written:
+            if ".ko" in path.suffixes:
+                files[f"{MODULE}{path.name.partition('.')[0]}"] = path
         return package, version, files
 
     def _from_base(
@@ -167,7 +192,11 @@ class ImageCache:
         base = self.get(image.base, refresh)
         self._say(f"building {image.name}")
         target = made / f"{image.name}.cpio"
-        target.write_bytes(initrd.build(base.path))
+        modules: list[Path] = []
+        if image.kernel is not None:
+            kept = self.get(image.kernel, refresh).modules
+            modules = [kept[name] for name in image.modules if name in kept]
+        target.write_bytes(initrd.build(base.path, modules))
         return f"built from {base.source}", base.version, {"ramdisk": target}
 
 

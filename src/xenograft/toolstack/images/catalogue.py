@@ -12,7 +12,10 @@ class Image:
 
     `follow` is a regex: the package is a metapackage, and the dependency that matches is meant.
     `files` maps a role (`kernel`, `ramdisk`, `binary`) to a pattern of the path in the package;
-    the first role is what `xg image get` prints.  `base` names the image that one is built from.
+    the first role is what `xg image get` prints.  `base` names the image that one is built from,
+    `kernel` the one whose modules are put into it.  `modules` are, of a kernel, patterns of those
+    that are kept (what it has built in is missing); of a ramdisk, names of those that it loads,
+    in their order.
     """
 
     name: str
@@ -20,10 +23,18 @@ class Image:
     package: str = ""
     follow: str | None = None
     files: tuple[tuple[str, str], ...] = ()
+    modules: tuple[str, ...] = ()
     base: str | None = None
+    kernel: str | None = None
 
 
 _KERNEL = (("kernel", "boot/vmlinuz-*"), ("config", "boot/config-*"))
+_XEN = ("xen-blkfront", "xen-netfront")
+_VIRTIO = (
+    *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci"),
+    *("failover", "net_failover", "virtio_blk", "virtio_net"),
+)
+_MODULES = tuple(f"lib/modules/*/{name}.ko*" for name in (*_XEN, *_VIRTIO))
 
 CATALOGUE: dict[str, Image] = {
     image.name: image
@@ -34,6 +45,7 @@ CATALOGUE: dict[str, Image] = {
             "linux-image-cloud-amd64",
             r"linux-image-\d.*-cloud-amd64",
             _KERNEL,
+            _MODULES,
         ),
         Image(
             "debian",
@@ -41,6 +53,7 @@ CATALOGUE: dict[str, Image] = {
             "linux-image-amd64",
             r"linux-image-\d.*-amd64",
             _KERNEL,
+            _MODULES,
         ),
         Image(
             "debian-rt",
@@ -74,5 +87,46 @@ CATALOGUE: dict[str, Image] = {
             files=(("binary", "bin/busybox"),),
         ),
         Image("demo-initrd", "ramdisk with a busybox shell, built here", base="busybox"),
+        Image(
+            "driver-initrd",
+            "the same, with drivers of debian-cloud for disks and networks",
+            modules=_XEN,
+            base="busybox",
+            kernel="debian-cloud",
+        ),
+        Image(
+            "virtio-initrd",
+            "the same, with drivers for QEMU's virtio devices, to compare with",
+            modules=_VIRTIO,
+            base="busybox",
+            kernel="debian-cloud",
+        ),
+        Image(
+            "driver-initrd-debian",
+            "the same, with those of debian",
+            modules=_XEN,
+            base="busybox",
+            kernel="debian",
+        ),
+        # What user networking needs where the system has no libslirp: it, and what it needs.
+        Image(
+            "libslirp",
+            "user networking's library",
+            "libslirp0",
+            files=(("library", "usr/lib/*/libslirp.so.0.*"),),
+        ),
+        Image(
+            "libglib",
+            "what libslirp needs",
+            "libslirp0",
+            r"libglib2\.0-0.*",
+            (("library", "*lib/*/libglib-2.0.so.0.*"),),
+        ),
+        Image(
+            "libpcre2",
+            "what libglib needs",
+            "libpcre2-8-0",
+            files=(("library", "*lib/*/libpcre2-8.so.0.*"),),
+        ),
     )
 }

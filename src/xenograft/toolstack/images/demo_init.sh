@@ -38,6 +38,21 @@ if read -r active 2>/dev/null < /sys/class/tty/console/active; then
     [ -c "/dev/${active##* }" ] && console=/dev/${active##* }
 fi
 
+for module in /lib/modules/*.ko; do
+    [ -e "$module" ] && insmod "$module"
+done
+
+# xg.net=dhcp, or an address with its prefix: of the first interface.
+if parameter xg.net; then
+    ip link set lo up
+    ip link set eth0 up
+    if [ "$value" = dhcp ]; then
+        udhcpc -i eth0 -n -q
+    else
+        ip address add "$value" dev eth0
+    fi
+fi
+
 if parameter xg.tty; then
     stty rows "${value%x*}" cols "${value#*x}" < "$console"
 fi

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import lzma
 import subprocess
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -20,7 +23,8 @@ _NO_APPLETS: list[str] = []
 
 def recipe() -> str:
     """Changes when what's built from the same busybox would."""
-    modules = (resources.files(__package__) / name for name in ("demo_init.sh", "initrd.py"))
+    names = ("demo_init.sh", "demo_dhcp.sh", "initrd.py")
+    modules = (resources.files(__package__) / name for name in names)
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
 
 
@@ -35,9 +39,26 @@ def applets(busybox: Path) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else _NO_APPLETS
 
 
-def build(busybox: Path) -> bytes:
-    """The archive, uncompressed: unpacking would cost the guest more than reading."""
-    init = resources.files(__package__).joinpath("demo_init.sh").read_bytes()
+def read_module(path: Path) -> bytes:
+    """A kernel module, decompressed: busybox can't do that itself."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".zst":
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
+    """The archive, uncompressed: unpacking would cost the guest more than reading.
+
+    `modules` are loaded by the guest in their order.
+    """
+    files = resources.files(__package__)
+    init = files.joinpath("demo_init.sh").read_bytes()
+    dhcp = files.joinpath("demo_dhcp.sh").read_bytes()
     archive = Archive()
     for path in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
         archive.directory(path)
@@ -48,6 +69,12 @@ def build(busybox: Path) -> bytes:
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
     for name in sorted({"sh", *applets(busybox)} - {"busybox"}):
         archive.symlink(f"bin/{name}", "busybox")
+    for index, module in enumerate(modules):
+        name = module.name.partition(".")[0]
+        archive.directory("lib/modules")
+        archive.file(f"lib/modules/{index:02}-{name}.ko", read_module(module))
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
+    archive.directory("etc/udhcpc")
+    archive.file("etc/udhcpc/default.script", dhcp, 0o755)
     return archive.finish()

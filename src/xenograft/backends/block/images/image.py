@@ -7,9 +7,13 @@ in either order, as with any disk; `flush` makes all that was written before it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+Fill: TypeAlias = Callable[[int, int], int]
+"""Reads from (file descriptor, offset) what it needs, and returns how many bytes there were."""
 
 SECTOR_SIZE = 512
 """Images are as long as so many whole bytes fit in; what is left over isn't reached."""
@@ -50,6 +54,13 @@ class Image(Protocol):
         """The same if it needs no waiting, else None.  Never raises."""
         ...
 
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        """Have `fill` read these bytes where they lie in a file; returns what it returns.
+
+        0 if they lie nowhere or not together, or if that needs waiting.  Never raises.
+        """
+        ...
+
     def write(self, offset: int, data: Buffer) -> None: ...
     def flush(self) -> None:
         """What was written is on stable storage when this returns."""
@@ -86,6 +97,9 @@ class ZeroImage:
 
     def read_now(self, offset: int, size: int) -> bytes:
         return bytes(size)
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return 0
 
     def write(self, offset: int, data: Buffer) -> None:
         raise PermissionError("zeros can't be written")

@@ -15,7 +15,7 @@ import struct
 import threading
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from xenograft.backends.block.images.image import Buffer, ImageError
+from xenograft.backends.block.images.image import Buffer, Fill, ImageError
 
 _NBDMAGIC = 0x4E42444D41474943
 _IHAVEOPT = 0x49484156454F5054
@@ -116,6 +116,9 @@ class NbdImage:
             if self._flags & _READ_ONLY and not readonly:
                 raise ImageError(f"{path}: the server gives it read-only; add access=ro")
             self._socket.settimeout(None)
+        except ConnectionError:
+            self._socket.close()
+            raise ImageError(f"{path}: the NBD server has hung up") from None
         except OSError as error:
             self._socket.close()
             raise ImageError(f"{path}: {error.strerror or error}") from None
@@ -234,7 +237,12 @@ class NbdImage:
     def read_now(self, offset: int, size: int) -> None:
         return None
 
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return 0
+
     def write(self, offset: int, data: Buffer) -> None:
+        if self.readonly:
+            raise OSError(errno.EROFS, f"{self.path}: opened read-only")
         view = memoryview(data)
         for at in range(0, len(view), _MAX_TRANSFER):
             part = view[at : at + _MAX_TRANSFER]

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenograft.backends.block.images.image import Buffer, ImageError
+from xenograft.backends.block.images.image import Buffer, Fill, ImageError
 from xenograft.backends.block.images.lock import lock_image
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class RawImage:
         """Major and minor number, of a device."""
         self.discard_granularity = 0 if readonly else self._granularity()
         self._nowait = hasattr(os, "RWF_NOWAIT")
+        self._flush_failed = False
 
     def _granularity(self) -> int:
         if not self.is_device:
@@ -94,6 +95,16 @@ class RawImage:
             self._nowait = False
         return None
 
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        if not self._nowait:
+            return 0
+        try:
+            return fill(self._fd, offset)
+        except OSError:
+            # As in `read_now`.
+            self._nowait = False
+            return 0
+
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)
         while view:
@@ -102,8 +113,20 @@ class RawImage:
             offset += done
 
     def flush(self) -> None:
-        if not self.readonly:
+        """Raises OSError, and then ever again.
+
+        What the host could not write it may have dropped from memory, and forgotten that: the
+        next fdatasync(2) would succeed, with data lost.
+        """
+        if self.readonly:
+            return
+        if self._flush_failed:
+            raise OSError(errno.EIO, f"{self.path}: an earlier flush has failed")
+        try:
             os.fdatasync(self._fd)
+        except OSError:
+            self._flush_failed = True
+            raise
 
     def discard(self, offset: int, size: int) -> None:
         """Punch a hole, or have the device forget.  Nothing happens where that can't be."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from xenograft.backends.block.images.image import Buffer, Storage
+from xenograft.backends.block.images.image import Buffer, Fill, Storage
 
 ATOM = 512
 """Bytes that reach a disk together or not at all."""
@@ -48,6 +48,9 @@ class RecordingStorage:
 
     def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
         return self._inner.read_now(offset, size)
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return self._inner.fill_now(offset, size, fill)
 
     def write(self, offset: int, data: Buffer) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-from xenograft.backends.block.images.image import Buffer, Image, Storage, ZeroImage
+from xenograft.backends.block.images.image import Buffer, Fill, Image, Storage, ZeroImage
 from xenograft.backends.block.images.qcow2.errors import CorruptImage
 from xenograft.backends.block.images.qcow2.header import (
     AUTOCLEAR_OFFSET,
@@ -201,17 +201,12 @@ class Qcow2Image:
         return bytes(extent.size)
 
     def read_now(self, offset: int, size: int) -> bytes | None:
-        if offset + size > self.size or not self._lock.try_shared():
+        extents = self._extents_now(offset, size)
+        if extents is None:
             return None
         try:
-            for l1_index in range(
-                offset // self._cluster // self._entries,
-                (offset + size - 1) // self._cluster // self._entries + 1,
-            ):
-                if self.l1[l1_index] & OFFSET_MASK and l1_index not in self._tables:
-                    return None
             parts = []
-            for kind, host, at, length in self._extents(offset, size):
+            for kind, host, at, length in extents:
                 data: bytes | bytearray | None = None
                 if kind is Kind.DATA:
                     data = self.storage.read_now(host, length)
@@ -223,11 +218,39 @@ class Qcow2Image:
                     return None
                 parts.append(data)
             return b"".join(parts)
-        except OSError:
-            # It shows itself to `read` again.
-            return None
         finally:
             self._lock.release_shared()
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        extents = self._extents_now(offset, size)
+        if extents is None:
+            return 0
+        try:
+            if len(extents) > 1:
+                return 0
+            kind, host, at, length = extents[0]
+            if kind is Kind.DATA:
+                return self.storage.fill_now(host, length, fill)
+            return self.backing.fill_now(at, length, fill) if kind is Kind.BACKING else 0
+        finally:
+            self._lock.release_shared()
+
+    def _extents_now(self, offset: int, size: int) -> list[Extent] | None:
+        """Where a part of the disk is, with the lock shared; None if that needs waiting."""
+        if offset + size > self.size or not self._lock.try_shared():
+            return None
+        last = (offset + size - 1) // self._cluster // self._entries
+        try:
+            for l1_index in range(offset // self._cluster // self._entries, last + 1):
+                if self.l1[l1_index] & OFFSET_MASK and l1_index not in self._tables:
+                    break
+            else:
+                return list(self._extents(offset, size))
+        except OSError:
+            # It shows itself to `read` again.
+            pass
+        self._lock.release_shared()
+        return None
 
     def compressed_range(self, entry: int) -> tuple[int, int]:
         """Offset and length in the file of a compressed cluster, at most."""
@@ -331,7 +354,7 @@ class Qcow2Image:
                 if self._is_own(entry):
                     pieces.append(((entry & OFFSET_MASK) + inside, view[start:end]))
                     continue
-                host, fresh = self.refcounts.allocate()
+                host, fresh = self._allocate()
                 new.append((cluster, host))
                 pieces.append(self._piece(cluster, entry, host, fresh, inside, view[start:end]))
             self._write_pieces(pieces)
@@ -373,13 +396,20 @@ class Qcow2Image:
                 at += 1
             self.storage.write(place, run[0] if len(run) == 1 else b"".join(run))
 
+    def _allocate(self) -> tuple[int, bool]:
+        """A free cluster, and whether its place in the file reads as zeros."""
+        host, fresh = self.refcounts.allocate()
+        if host in self._metadata or host in self.refcounts.own:
+            raise self._corruption(f"cluster {host} is in use, but counted as free")
+        return host, fresh
+
     def _writable_table(self, l1_index: int) -> array[int]:
         """The L2 table to change: a new one, or a copy, where it isn't the image's own."""
         entry = self.l1[l1_index]
         table = self.table(l1_index)
         if table is not None and entry & COPIED:
             return table
-        host, _ = self.refcounts.allocate()
+        host, _ = self._allocate()
         table = array("Q", bytes(self._cluster)) if table is None else table[:]
         with self._cache_lock:
             self._remember(l1_index, table)
@@ -411,24 +441,28 @@ class Qcow2Image:
         last = offset + size
         first = -(-offset // self._cluster)
         # The last cluster of the disk may be shorter than the others.
-        end = first + 0 if last < offset else last // self._cluster
-        if last == self.size:
-            end = -(-last // self._cluster)
+        end = -(-last // self._cluster) if last == self.size else last // self._cluster
+        if self.has_backing and self.header.version < 3:
+            return  # version 2 can't say that zeros hide what is behind
         with self._lock.alone():
-            for cluster in range(first, end):
-                self._discard_cluster(cluster)
+            at = first
+            while at < end:
+                # As many clusters at once as one L2 table has.
+                stop = min(at + self._entries - at % self._entries, end)
+                if self.has_backing or self.l1[at // self._entries] & OFFSET_MASK:
+                    self._discard_clusters(at, stop)
+                at = stop
                 if len(self._dirty_tables) + self.refcounts.dirty > _DIRTY_TABLES:
                     self._write_out()
 
-    def _discard_cluster(self, cluster: int) -> None:
-        entry = self.entry(cluster)
-        if self.has_backing and self.header.version < 3:
-            return  # version 2 can't say that zeros hide what is behind
+    def _discard_clusters(self, first: int, end: int) -> None:
+        """Discard clusters of a single L2 table."""
+        l1_index = first // self._entries
         blank = ZERO if self.has_backing else 0
-        if entry == blank or (not entry & ~ZERO and not self.has_backing):
-            return
-        l1_index = cluster // self._entries
-        self._replace(self._writable_table(l1_index), l1_index, cluster, blank)
+        for cluster in range(first, end):
+            entry = self.entry(cluster)
+            if entry != blank and (entry & ~ZERO or self.has_backing):
+                self._replace(self._writable_table(l1_index), l1_index, cluster, blank)
 
     # -- the disk --------------------------------------------------------------------------------
     def flush(self) -> None:
