@@ -51,6 +51,8 @@ class SchedCore:
         """CPUs whose slices end earlier than was said; who drives the core clears it."""
         self.decisions = 0
         self.hook: DecisionHook | None = None
+        self.switched: DecisionHook | None = None
+        """Called likewise, while it's done, only where a CPU runs another unit than before."""
 
     # -- decisions -------------------------------------------------------------------------------
     def tickle(self, cpu: int) -> None:
@@ -97,12 +99,15 @@ class SchedCore:
                 self.idle &= ~(1 << cpu)
         else:
             self.idle |= 1 << cpu
+        if prev is not None:
+            prev.running = False
+        if self.switched is not None:
+            self.switched(now, cpu, prev, following)
         if prev is None:
             self.idle_ns[cpu] += spent
             return
         prev.run_ns += spent
         prev.domain.run_ns += spent
-        prev.running = False
         if scheduler is not None:
             scheduler.switched_out(prev, now)
         if prev.migrating:
@@ -181,9 +186,11 @@ class SchedCore:
             hard, unit.override = unit.override, None
             self._set_affinity(unit, now, hard, None)
             return
+        if cpu >= self.topology.cpus:
+            raise XenError(Errno.EINVAL)
         if unit.override is not None:
             raise XenError(Errno.EBUSY)
-        if cpu >= self.topology.cpus or not unit.domain.scheduler.cpus >> cpu & 1:
+        if not unit.domain.scheduler.cpus >> cpu & 1:
             raise XenError(Errno.EINVAL)
         before = unit.hard
         self._set_affinity(unit, now, 1 << cpu, None)

@@ -446,6 +446,9 @@ class Credit(Scheduler):
             if idle:
                 self.host.tickle(cycle(idle, unit.cpu))
 
+    def waits(self, cpu: int) -> bool:
+        return bool(self._with_any)
+
     # -- parameters ------------------------------------------------------------------------------
     def get_params(self, domain: SchedDomain) -> Params:
         sdom: _Domain = domain.record

@@ -545,9 +545,15 @@ class Credit2(Scheduler):
                 self._balance(rqd, now)
         if credit > CREDIT_MAX:
             credit = CREDIT_MAX
-        # How long: until its credit has come down to that of the next.
+        # How long: until its credit has come down to that of the next, who may be the one that it
+        # replaces.
+        following = -FOREVER
         if queue.waiting and (entry := queue.best(cpu)) is not None:
-            credit -= min(entry[2].credit + given, CREDIT_MAX)  # type: ignore[attr-defined]
+            following = entry[2].credit + given  # type: ignore[attr-defined]
+        if cur is not None and cur is not chosen and cur.credit + given > following:
+            following = cur.credit + given
+        if following > 0:
+            credit -= min(following, CREDIT_MAX)
         weight = chosen.weight
         length = credit if weight == rqd.max_weight else credit * weight // rqd.max_weight
         least = CSCHED2_MIN_TIMER
@@ -579,6 +585,10 @@ class Credit2(Scheduler):
             rqd.queue.push(svc, key)
             if rqd.cpus & (rqd.cpus - 1):
                 self._tickle(svc, now)
+
+    def waits(self, cpu: int) -> bool:
+        rqd = self._of_cpu.get(cpu)
+        return rqd is not None and rqd.queue.waiting > 0
 
     # -- parameters ------------------------------------------------------------------------------
     def get_params(self, domain: SchedDomain) -> Params:

@@ -311,6 +311,9 @@ class Rtds(Scheduler):
             self.queue.push(svc, svc.key)
             self._tickle(svc)
 
+    def waits(self, cpu: int) -> bool:
+        return self.queue.waiting > 0
+
     # -- parameters ------------------------------------------------------------------------------
     def get_params(self, domain: SchedDomain) -> Params:
         """The defaults: parameters are those of vCPUs."""

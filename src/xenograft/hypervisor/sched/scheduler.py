@@ -151,6 +151,10 @@ class Scheduler(ABC):
     def switched_out(self, unit: SchedUnit, now: int) -> None:  # noqa: B027
         """`unit` is off its CPU, which runs another now (Xen's context_saved)."""
 
+    def waits(self, cpu: int) -> bool:
+        """Whether anybody waits who might run on `cpu` if its unit let him."""
+        return False
+
     # -- parameters ------------------------------------------------------------------------------
     def get_params(self, domain: SchedDomain) -> Params:
         """XEN_DOMCTL_SCHEDOP_getinfo. Schedulers without parameters answer empty ones."""
