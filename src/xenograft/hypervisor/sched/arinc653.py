@@ -65,6 +65,7 @@ class Arinc653(Scheduler):
     name = "ARINC 653 Scheduler"
     opt_name = "arinc653"
     sched_id = XEN_SCHEDULER_ARINC653
+    adjustable = False
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

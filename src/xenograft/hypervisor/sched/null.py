@@ -19,6 +19,7 @@ class Null(Scheduler):
     name = "null Scheduler"
     opt_name = "null"
     sched_id = XEN_SCHEDULER_NULL
+    adjustable = False
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

@@ -84,6 +84,8 @@ class Scheduler(ABC):
     opt_name: ClassVar[str]
     sched_id: ClassVar[int]
     """XEN_SCHEDULER_*."""
+    adjustable: ClassVar[bool] = True
+    """Whether domains have parameters; where not, setting and getting them does nothing."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
