@@ -38,6 +38,8 @@ from xenograft.toolstack.create import attach_console, create_control_domain, cr
 from xenograft.toolstack.devices.manager import Devices
 from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.layout import DomainFacts
+from xenograft.toolstack.sched.apply import apply_scheduling
+from xenograft.toolstack.sched.control import SchedControl
 from xenograft.toolstack.services import Services
 
 if TYPE_CHECKING:
@@ -319,6 +321,8 @@ class Machine:
         self.loop = Loop(self.hypervisor, window_ns=window_us * 1000, host_slice=host_slice)
         self.control = create_control_domain(self.hypervisor)
         """Domain 0: its services run in this process."""
+        self.scheduling = SchedControl(self.hypervisor, self.control)
+        """Schedulers, CPU pools and affinity."""
         self.services = Services(self.hypervisor, self.control)
         self._domains: list[Domain] = []
         self._closed = False
@@ -375,7 +379,8 @@ class Machine:
     def create_built(
         self, built: BuiltGuest, config: DomainConfig, *, paused: bool = False
     ) -> Domain:
-        """A guest that was built already; of `config` its name, UUID, CPUID and limits count."""
+        """A guest that was built already; of `config` its name, UUID, CPUID, limits
+        and scheduling count."""
         from xenograft.arch.x86.cpuid.parse import CpuidSyntaxError, parse
 
         try:
@@ -397,6 +402,7 @@ class Machine:
         domain = Domain(self, xen)
         self._domains.append(domain)
         try:
+            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
             self.services.introduce(xen, self._facts(xen, config, str(identity)))
             for disk in config.disk:
                 domain.devices.attach_disk(disk)
