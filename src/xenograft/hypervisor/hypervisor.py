@@ -27,6 +27,7 @@ from xenograft.hypervisor.kinds import Dying, GuestKind
 from xenograft.hypervisor.log import Log
 from xenograft.hypervisor.memory.frames import FrameTable
 from xenograft.hypervisor.memory.p2m import P2m
+from xenograft.hypervisor.metering import Meter
 from xenograft.hypervisor.sched.core import SchedCore
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import Clock, RealClock
@@ -76,6 +77,8 @@ class Hypervisor:
         self.timers = TimerQueue()
         self.sched = SchedCore(topology or Topology.of(), self.timers, self.clock.now)
         self.pools = CpuPools(self.sched, sched_id)
+        self.meter = Meter(self)
+        """What each domain has used."""
         self.instruments = Instruments()
         self.log = Log(self.clock.now)
         self.log.listeners.append(self._log_line)
@@ -180,6 +183,7 @@ class Hypervisor:
         for vcpu in domain.vcpus:
             self.sched.add_unit(vcpu.unit, self.clock.now())
         self.domains[domid] = domain
+        self.meter.begin(domain)
         domain.report("created")
         return domain
 
@@ -232,6 +236,7 @@ class Hypervisor:
         """
         if domain.dying:
             return
+        self.meter.sample(domain)
         domain.dying_state = Dying.DYING
         domain.report("dying")
         domain.pause_count += 1
@@ -239,6 +244,7 @@ class Hypervisor:
             vcpu.stop_timers()
             vcpu.sleep()
         self.pools.remove_domain(domain.sched)
+        self.meter.retire(domain)
         domain.watchdogs.stop()
         domain.arch.close()
         while not domain.events.destroy():

@@ -34,6 +34,7 @@ from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
+from xenograft.toolstack import meter
 from xenograft.toolstack.create import attach_console, create_control_domain, create_pvh_domain
 from xenograft.toolstack.devices.manager import Devices
 from xenograft.toolstack.errors import UserError, unknown
@@ -267,6 +268,7 @@ class Domain:
         if self._destroyed:
             return
         self._destroyed = True
+        self.machine.hypervisor.meter.sample(self.xen)
         self.console._drain()
         self.console._close()
         self.devices.close()
@@ -324,6 +326,7 @@ class Machine:
         self.scheduling = SchedControl(self.hypervisor, self.control)
         """Schedulers, CPU pools and affinity."""
         self.services = Services(self.hypervisor, self.control)
+        meter.attach(self.services)
         self._domains: list[Domain] = []
         self._closed = False
 
