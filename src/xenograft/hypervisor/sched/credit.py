@@ -209,7 +209,6 @@ class Credit(Scheduler):
     def _first(self, cpu: int, worst: int, runner: int) -> _Unit | None:
         """The first on `cpu`'s queue, of priority `worst` or better, that may run on `runner`."""
         counts = self._counts[cpu]
-        now = self.host.now
         for priority in range(worst + 1):
             if not counts[priority]:
                 continue
@@ -221,7 +220,7 @@ class Credit(Scheduler):
             for ticket, svc in queue:
                 if ticket != svc.ticket or not svc.unit.hard >> runner & 1:
                     continue
-                if self.migration_delay and now() - svc.last_sched < self.migration_delay:
+                if self.migration_delay and self.host.now() - svc.last_sched < self.migration_delay:
                     continue  # its caches are still warm there
                 return svc
         return None
@@ -442,8 +441,7 @@ class Credit(Scheduler):
         svc: _Unit = unit.record
         if unit.runnable and not svc.ticket and not svc.parked:
             self._enqueue(svc)
-            idle = self.cpus & unit.hard & self.host.idle & ~self.host.resched
-            if idle:
+            if idle := self.host.idle & self.cpus & unit.hard & ~self.host.resched:
                 self.host.tickle(cycle(idle, unit.cpu))
 
     def waits(self, cpu: int) -> bool:

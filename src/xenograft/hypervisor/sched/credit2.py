@@ -109,10 +109,11 @@ class _Unit(Queued):
 
 
 class _Runqueue:
-    __slots__ = ("cpus", "given", "load", "max_weight", "queue", "units", "weights")
+    __slots__ = ("cpu_list", "cpus", "given", "load", "max_weight", "queue", "units", "weights")
 
     def __init__(self, now: int) -> None:
         self.cpus: CpuMask = 0
+        self.cpu_list: list[int] = []
         self.queue = RunQueue()
         self.units: dict[_Unit, None] = {}
         self.weights: dict[int, int] = {}
@@ -120,6 +121,11 @@ class _Runqueue:
         self.given = 0
         """The sum of what all resets have given each unit."""
         self.load = Load(now)
+
+    def set_cpus(self, cpus: CpuMask) -> None:
+        self.cpus = cpus
+        self.cpu_list = list(cpus_in(cpus))
+        self.queue.set_cpus(cpus)
 
     def add(self, svc: _Unit, now: int) -> None:
         self.units[svc] = None
@@ -178,16 +184,14 @@ class Credit2(Scheduler):
         else:
             rqd = _Runqueue(self.host.now())
             self.runqueues.append(rqd)
-        rqd.cpus |= 1 << cpu
-        rqd.queue.set_cpus(rqd.cpus)
+        rqd.set_cpus(rqd.cpus | 1 << cpu)
         self._of_cpu[cpu] = rqd
 
     def remove_cpu(self, cpu: int) -> None:
         super().remove_cpu(cpu)
         rqd = self._of_cpu.pop(cpu)
-        rqd.cpus &= ~(1 << cpu)
+        rqd.set_cpus(rqd.cpus & ~(1 << cpu))
         if rqd.cpus:
-            rqd.queue.set_cpus(rqd.cpus)
             return
         self.runqueues.remove(rqd)
         now = self.host.now()
@@ -455,23 +459,26 @@ class Credit2(Scheduler):
             idle = idle & liked or idle
             host.tickle(unit.cpu if idle >> unit.cpu & 1 else cycle(idle, unit.cpu))
             return
-        given = rqd.given
-        credit = min(svc.credit + given, CREDIT_MAX)
-        best, score = -1, 0
-        for cpu in cpus_in(liked or allowed):
-            running = host.current[cpu]
+        # Credits are compared without charging who runs: this is the hottest loop of all.
+        current, max_weight, own = host.current, rqd.max_weight, unit.cpu
+        best, least = -1, svc.credit
+        cpus = rqd.cpu_list if liked == rqd.cpus else cpus_in(liked or allowed)
+        for cpu in cpus:
+            running = current[cpu]
             if running is None:
                 best = cpu
                 break
             cur: _Unit = running.record
+            ran = now - cur.start
             if cur.start < 0:
                 continue
-            self._burn(cur, now)
-            gain = credit - min(cur.credit + given, CREDIT_MAX)
-            if cpu != unit.cpu:
-                gain -= CSCHED2_MIGRATE_RESIST
-            if gain > score:
-                best, score = cpu, gain
+            if cur.weight != max_weight:
+                ran = ran * max_weight // cur.weight
+            left = cur.credit - ran
+            if cpu != own:
+                left += CSCHED2_MIGRATE_RESIST
+            if left < least:
+                best, least = cpu, left
         if best < 0:
             return
         running = host.current[best]
