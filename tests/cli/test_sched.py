@@ -30,8 +30,11 @@ def late(tmp_path: Path) -> str:
     return str(tmp_path / "late.toml")
 
 
-def test_simulate(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["sched", "simulate", str(EXAMPLES / "dashboard.toml"), "--duration", "100ms"]) == 0
+def test_simulate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.bin"
+    arguments = ["--duration", "100ms", "--xentrace", str(trace)]
+    assert run(["sched", "simulate", str(EXAMPLES / "dashboard.toml"), *arguments]) == 0
+    assert trace.stat().st_size > 1000
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("100ms on 4 CPUs")
     assert any(line.split()[:3] == ["cluster", "0", "realtime"] for line in out)

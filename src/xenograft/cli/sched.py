@@ -62,12 +62,21 @@ def _print_json(value: Any) -> None:
 @sched.command()
 @_FILE
 @click.option("--duration", metavar="TIME", help="How long [the file's, or 1s].")
+@click.option("--xentrace", metavar="FILE", help="Write what ran in xentrace's format.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object instead of tables.")
-def simulate(file: str, duration: str | None, as_json: bool) -> int:
+def simulate(file: str, duration: str | None, xentrace: str | None, as_json: bool) -> int:
     """Run the system on the virtual clock; the exit status is 1 if a deadline was missed."""
     from xenograft.toolstack.sched.durations import show_ns
 
     outcome = _run(file, duration)
+    if xentrace is not None:
+        from xenograft.observe.xentrace import XentraceWriter
+
+        try:
+            with XentraceWriter(Path(xentrace)) as writer:
+                writer.segments(outcome.segments)
+        except OSError as error:
+            raise UserError(f"{xentrace}: {error.strerror}") from None
     if as_json:
         import msgspec
 
