@@ -32,6 +32,7 @@ class Session:
 
     clock: Literal["real", "virtual"] = "real"
     cpus: int = 1
+    schedule: Path | None = None
     timeout: float | None = None
     restart: bool = False
     trace: Path | None = None
@@ -49,6 +50,7 @@ def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
     session = Session(
         clock=options["clock"],
         cpus=options["cpus"],
+        schedule=options["schedule"],
         timeout=options["timeout"],
         restart=options["on_reboot"] == "restart",
         trace=options["trace"],
@@ -116,6 +118,10 @@ class Run:
                 Machine(clock=self._session.clock, cpus=self._session.cpus)
             )
             stack.enter_context(self._observers(machine))
+            if self._session.schedule is not None:
+                from xenograft.observe.schedule import ScheduleFile
+
+                stack.enter_context(ScheduleFile(machine.hypervisor, self._session.schedule))
             domain = machine.create(self._config, paused=True)
             stack.enter_context(self._terminal)
             stack.enter_context(self._watchdog(machine))

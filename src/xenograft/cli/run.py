@@ -78,6 +78,12 @@ OPTIONS: list[Callable[[Any], Any]] = [
         help="Write a Perfetto trace of the run.",
     ),
     click.option(
+        "--schedule",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Draw who ran when on which CPU: FILE.svg or .png; .xentrace for xenalyze.",
+    ),
+    click.option(
         "--log",
         multiple=True,
         metavar="WHAT[=FILTER]",

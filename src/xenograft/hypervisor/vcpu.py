@@ -324,7 +324,8 @@ class Vcpu:
         if state == self.runstate:
             return
         hypervisor = self.domain.hypervisor
-        now = hypervisor.clock.now()
+        # A physical CPU that changes it may be behind the one where it last ran.
+        now = max(hypervisor.clock.now(), self.runstate_since)
         self.runstate_times[self.runstate] += now - self.runstate_since
         self.runstate, self.runstate_since = state, now
         if (hook := hypervisor.instruments.vcpu_state) is not None:
@@ -332,7 +333,7 @@ class Vcpu:
 
     def runstate_now(self) -> tuple[int, int, list[int]]:
         """(state, time of entry, times in each state until now), in ns."""
-        now = self.domain.hypervisor.clock.now()
+        now = max(self.domain.hypervisor.clock.now(), self.runstate_since)
         times = list(self.runstate_times)
         times[self.runstate] += now - self.runstate_since
         return self.runstate, self.runstate_since, times
