@@ -61,6 +61,20 @@ def test_analyze(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "NOT schedulable" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["dashboard", "avionics"])
+def test_the_documents_show_what_is_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["sched", "analyze", str(EXAMPLES / f"{name}.toml")])
+    document = (EXAMPLES.parent / "scheduling.md").read_text()
+    assert f"$ xg sched analyze docs/examples/{name}.toml\n{capsys.readouterr().out}" in document
+
+
+def test_a_budget_that_is_too_small_is_seen(tmp_path: Path) -> None:
+    """As docs/scheduling.md says of the dashboard."""
+    text = (EXAMPLES / "dashboard.toml").read_text()
+    (tmp_path / "late.toml").write_text(text.replace('compute = "5ms"', 'compute = "7ms"'))
+    assert run(["sched", "simulate", str(tmp_path / "late.toml")]) == 1
+
+
 def test_plot(late: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sched", "plot", late, "--to", "50ms", "--width", "60"]) == 0
     assert "!" in capsys.readouterr().out
