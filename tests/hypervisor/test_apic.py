@@ -52,7 +52,9 @@ def test_an_ipi_wakes_a_sleeping_vcpu() -> None:
 
     bench = Bench(sender, sleeper)
     # The sleeper goes first, so that it's asleep when the IPI comes.
-    bench.xen.ready.reverse()
+    bench.domain.vcpus[0].pause()
+    bench.run(deadline=1_000_000)
+    bench.domain.vcpus[0].unpause()
     bench.run()
     assert bench.cpu(1).entered == [0xE0]
     assert bench.domain.shutdown_reason == SHUTDOWN_poweroff

@@ -31,6 +31,8 @@ class Session:
     """How a guest is run: everything that isn't the guest's own configuration."""
 
     clock: Literal["real", "virtual"] = "real"
+    cpus: int = 1
+    schedule: Path | None = None
     timeout: float | None = None
     restart: bool = False
     trace: Path | None = None
@@ -47,6 +49,8 @@ def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
     """Run the guest that a file and options describe; returns the exit status."""
     session = Session(
         clock=options["clock"],
+        cpus=options["cpus"],
+        schedule=options["schedule"],
         timeout=options["timeout"],
         restart=options["on_reboot"] == "restart",
         trace=options["trace"],
@@ -110,8 +114,14 @@ class Run:
     def run(self) -> int:
         """Run until the guest ends for good, the user leaves, or time is up; the exit status."""
         with ExitStack() as stack:
-            machine = stack.enter_context(Machine(clock=self._session.clock))
+            machine = stack.enter_context(
+                Machine(clock=self._session.clock, cpus=self._session.cpus)
+            )
             stack.enter_context(self._observers(machine))
+            if self._session.schedule is not None:
+                from xenograft.observe.schedule import ScheduleFile
+
+                stack.enter_context(ScheduleFile(machine.hypervisor, self._session.schedule))
             domain = machine.create(self._config, paused=True)
             stack.enter_context(self._terminal)
             stack.enter_context(self._watchdog(machine))

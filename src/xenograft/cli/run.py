@@ -54,6 +54,13 @@ OPTIONS: list[Callable[[Any], Any]] = [
         help="Time of the host, or of the guest's own progress: repeatable [real].",
     ),
     click.option(
+        "--cpus",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        default=1,
+        help="Physical CPUs of the machine [1].",
+    ),
+    click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
@@ -69,6 +76,12 @@ OPTIONS: list[Callable[[Any], Any]] = [
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
         help="Write a Perfetto trace of the run.",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Draw who ran when on which CPU: FILE.svg or .png; .xentrace for xenalyze.",
     ),
     click.option(
         "--log",

@@ -73,7 +73,7 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
     elif act is Act.CPUID:
         cpu.complete(*domain.arch.cpuid(vcpu, a, b))
     elif act is Act.YIELD:
-        hypervisor.yielding = True
+        hypervisor.yield_vcpu(vcpu)
     elif act is Act.DEBUG_OUT:
         cpu.complete()
         domain.console_write(bytes([a]))

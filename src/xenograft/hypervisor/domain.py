@@ -15,6 +15,7 @@ from xenograft.abi.sched import SHUTDOWN_NAMES
 from xenograft.abi.xen import VIRQ_DOM_EXC
 from xenograft.hypervisor.kinds import Dying, GuestKind
 from xenograft.hypervisor.log import GuestLog
+from xenograft.hypervisor.sched.unit import SchedDomain
 from xenograft.hypervisor.vcpu import Vcpu
 from xenograft.hypervisor.watchdog import Watchdogs
 
@@ -94,6 +95,10 @@ class Domain:
         self.watchdogs = Watchdogs(self)
         self.console_listeners: list[Callable[[bytes], None]] = []
         """Called with what the guest writes by console_io or the debug port."""
+        self.sched = SchedDomain(domid, name=self.name, uuid=uuid)
+        """What the schedulers know it by."""
+        self.busy_until = 0
+        """Until when one of its vCPUs has run, on a machine with several physical CPUs."""
         self.vcpus: list[Vcpu] = [Vcpu(self, index) for index in range(max_vcpus)]
 
     def __repr__(self) -> str:

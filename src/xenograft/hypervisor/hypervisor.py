@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
+from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.xen import DOMID_FIRST_RESERVED, DOMID_SELF, vcpu_info
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.call import Call, HostAccess
+from xenograft.hypervisor.cpupool import CpuPools
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.door import Door
 from xenograft.hypervisor.events.channels import EventChannels
@@ -27,6 +28,9 @@ from xenograft.hypervisor.kinds import Dying, GuestKind
 from xenograft.hypervisor.log import Log
 from xenograft.hypervisor.memory.frames import FrameTable
 from xenograft.hypervisor.memory.p2m import P2m
+from xenograft.hypervisor.metering import Meter
+from xenograft.hypervisor.sched.core import SchedCore
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import Clock, RealClock
 from xenograft.hypervisor.timers import TimerQueue
 from xenograft.hypervisor.version import XenVersion
@@ -58,10 +62,13 @@ class Hypervisor:
         xen_version: XenVersion | None = None,
         verbose_debug: bool = True,
         seed: bytes | None = None,
+        topology: Topology | None = None,
+        sched_id: int = XEN_SCHEDULER_CREDIT2,
     ) -> None:
         """`frames`: machine memory in 4 KiB frames; `tsc_khz`: the guests' TSC frequency.
 
         `seed`: of the guests' RDRAND (default: the host's entropy, or none on a virtual clock).
+        `topology`: the physical CPUs (default: one); `sched_id`: XEN_SCHEDULER_* of Pool-0.
         `verbose_debug`: any guest may print by console_io, as in a debug build of Xen.
         """
         self.engine = engine
@@ -69,6 +76,10 @@ class Hypervisor:
         self.frames = FrameTable(self.memory)
         self.clock: Clock = RealClock() if clock is None else clock
         self.timers = TimerQueue()
+        self.sched = SchedCore(topology or Topology.of(), self.timers, self.clock.now)
+        self.pools = CpuPools(self.sched, sched_id)
+        self.meter = Meter(self)
+        """What each domain has used."""
         self.instruments = Instruments()
         self.log = Log(self.clock.now)
         self.log.listeners.append(self._log_line)
@@ -87,12 +98,8 @@ class Hypervisor:
         self.virqs = GlobalVirqHandlers(self.domains)
         self._next_domid = 1
         # -- what the machine loop and those who wake vCPUs share
-        self.ready: deque[Vcpu] = deque()
-        """vCPUs that may run, in the order in which they became ready."""
         self.running: Vcpu | None = None
-        """The vCPU that is switched in."""
-        self.yielding = False
-        """The running vCPU has given up the rest of its quantum."""
+        """The vCPU whose code the machine loop runs at this moment."""
         self.host_events = False
         """An event is pending for a service of the embedded control domain."""
         self.when_idle: dict[Callable[[], None], None] = {}
@@ -110,16 +117,11 @@ class Hypervisor:
         return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
     # -- scheduling, as far as those who wake vCPUs see it -----------------------------------
-    def make_ready(self, vcpu: Vcpu) -> None:
-        """Queue a runnable vCPU behind those that are ready already."""
-        if not vcpu.queued and vcpu is not self.running:
-            vcpu.queued = True
-            self.ready.append(vcpu)
-
     def yield_vcpu(self, vcpu: Vcpu) -> None:
         """The vCPU has nothing to do before others have run (Xen's vcpu_yield)."""
-        if vcpu is self.running:
-            self.yielding = True
+        unit = vcpu.unit
+        if unit.running and unit.domain.scheduler.waits(unit.cpu):
+            self.sched.yield_(unit, self.clock.now())
 
     # -- events of domains whose services run in this process --------------------------------
     def _host_event(self) -> None:
@@ -147,12 +149,13 @@ class Hypervisor:
         uuid: bytes = bytes(16),
         max_event_channels: int = 1023,
         host: bool = False,
+        pool: int = 0,
     ) -> Domain:
         """A new domain, paused, without memory of its own yet (XEN_DOMCTL_createdomain).
 
         `max_pages` limits its memory; `host` makes the embedded control domain, whose events
-        call Python functions.  Raises XenError: EINVAL for a bad number of vCPUs or domid, EEXIST
-        for a domid in use, ENOMEM.
+        call Python functions; `pool` is its CPU pool.  Raises XenError: EINVAL for a bad number
+        of vCPUs or domid, EEXIST for a domid in use, ENOMEM, ESRCH or ENODEV for the pool.
         """
         least = 0 if host else 1
         if not least <= max_vcpus <= HVM_MAX_VCPUS:
@@ -174,8 +177,16 @@ class Hypervisor:
             max_vcpus=max_vcpus,
         )
         domain.is_host = host
-        self._furnish(domain, max_event_channels, host)
+        self.pools.add_domain(domain.sched, pool)
+        try:
+            self._furnish(domain, max_event_channels, host)
+        except XenError:
+            self.pools.remove_domain(domain.sched)
+            raise
+        for vcpu in domain.vcpus:
+            self.sched.add_unit(vcpu.unit, self.clock.now())
         self.domains[domid] = domain
+        self.meter.begin(domain)
         domain.report("created")
         return domain
 
@@ -228,12 +239,15 @@ class Hypervisor:
         """
         if domain.dying:
             return
+        self.meter.sample(domain)
         domain.dying_state = Dying.DYING
         domain.report("dying")
         domain.pause_count += 1
         for vcpu in domain.vcpus:
             vcpu.stop_timers()
             vcpu.sleep()
+        self.pools.remove_domain(domain.sched)
+        self.meter.retire(domain)
         domain.watchdogs.stop()
         domain.arch.close()
         while not domain.events.destroy():

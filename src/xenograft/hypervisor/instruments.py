@@ -56,6 +56,9 @@ class Instrument:
     def vcpu_state(self, time: int, domid: int, vcpu: int, state: int) -> None:
         """A vCPU changed its RUNSTATE_* (public/vcpu.h)."""
 
+    def sched_decision(self, time: int, pcpu: int, domid: int, vcpu: int) -> None:
+        """A physical CPU runs another vCPU from now on (domid DOMID_IDLE, 0x7fff: none)."""
+
     def domain_state(self, time: int, domid: int, state: str) -> None:
         """A domain was "created", "paused", "unpaused", "shutdown", "dying" or "destroyed"."""
 
@@ -107,6 +110,7 @@ class Instruments:
     injection: Callable[[int, int, int, int, str], None] | None
     event_send: Callable[[int, int, int, int, int], None] | None
     vcpu_state: Callable[[int, int, int, int], None] | None
+    sched_decision: Callable[[int, int, int, int], None] | None
     domain_state: Callable[[int, int, str], None] | None
     grant_op: Callable[[int, int, str, int, int, int], None] | None
     xenstore_request: Callable[[int, int, int, bytes, bytes], None] | None

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine loop: one thread runs all vCPUs in turn, timers, and what the host wants.
 
-**One time line.**  The machine has one physical CPU.  vCPUs that may run wait in the order in
-which they became ready; the one in front is switched in, and out again when it blocks, yields
-(PAUSE, SCHEDOP_yield) or has used its *quantum* while others wait.  On the virtual clock an
-engine CPU that is switched in first skips to the machine's time, then counts on from there: all
-vCPUs see one monotonic time, and RDTSC agrees between them.
+**Whom and how long.**  `SchedCore` decides for each physical CPU, as in Xen: when a vCPU wakes,
+blocks or yields (PAUSE, SCHEDOP_yield), and when a slice is over.
+
+**One time line.**  On the virtual clock an engine CPU that is switched in first skips to the
+machine's time, then counts on from there: all vCPUs see one monotonic time, and RDTSC agrees
+between them.
+
+**More than one physical CPU.**  Each has its own place on the time line, and the one that is
+furthest behind goes on next, at most `window_ns` ahead of the others; no CPU passes the next
+timer.  So CPUs run at the same (virtual) time, and what one does to another is seen there within
+a window.  vCPUs of one domain never run at the same time, since the engine's atomic operations
+aren't atomic between its CPUs: one that would waits for the other's window to end.  On the real
+clock CPUs take turns.
 
 **Slices are the host's affair.**  `Cpu.run` is given a budget that ends at the next timer, at the
-end of the quantum, or where the host wants to look up (`host_slice`), whichever comes first.
+end of the slice, or where the host wants to look up (`host_slice`), whichever comes first.
 Coming back for the host alone changes nothing, so that a run on the virtual clock is the same
 for any length of slices.  Everything that does change something happens at an exit that the
-guest makes, or at the first block border at which a timer or the quantum is due.
+guest makes, or at the first block border at which a timer or a decision is due.
 """
 
 from __future__ import annotations
@@ -34,14 +42,20 @@ from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
 from xenograft.hypervisor.rest import Rest
+from xenograft.hypervisor.sched.cpumask import cpus_in, first
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import Cpu
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.hypervisor.sched.unit import SchedUnit
+    from xenograft.hypervisor.timers import Timer
     from xenograft.hypervisor.vcpu import Vcpu
 
-QUANTUM_NS = 1_000_000
-"""How long a vCPU may run while others wait."""
+WINDOW_NS = 250_000
+"""How far a physical CPU may run ahead of others."""
+
+DOMID_IDLE = 0x7FFF
+"""The domain of the idle vCPUs (public/xen.h), for the instruments."""
 
 HOST_SLICE = 8_000_000
 """Instructions after which a virtual machine looks after the host: some milliseconds."""
@@ -53,6 +67,7 @@ FOREVER = 1 << 62
 
 # As plain integers: looking a member up in its class takes longer than comparing it.
 _KICK = int(ExitReason.KICK)
+_PAUSE = int(ExitReason.PAUSE)
 _HOST = (int(ExitReason.BUDGET), _KICK)
 
 
@@ -70,25 +85,33 @@ class Stop(Enum):
 
 
 class Loop:
-    """Runs a machine. `quantum_ns` is a property of the machine, the slices of the host."""
+    """Runs a machine. `window_ns` is a property of the machine, the slices of the host."""
 
     def __init__(
         self,
         hypervisor: Hypervisor,
         *,
-        quantum_ns: int = QUANTUM_NS,
+        window_ns: int = WINDOW_NS,
         host_slice: int = HOST_SLICE,
         host_slice_ns: int = HOST_SLICE_NS,
     ) -> None:
         self.hypervisor = hypervisor
-        self.quantum_ns = quantum_ns
+        self.window_ns = window_ns
         self.host_slice = host_slice
         self.host_slice_ns = host_slice_ns
-        self._quantum_end = 0
+        cpus = hypervisor.sched.topology.cpus
+        self._times = [hypervisor.clock.now()] * cpus
+        """Where each physical CPU is; with one, the clock alone counts."""
+        self._single = cpus == 1
+        self._turn = -1
+        """The CPU whose window is under way, however often the host interrupts it; -1: none's."""
+        self._turn_end = 0
+        self._windows: dict[int, Timer] = {}
         self._stop = False
         self._cpu: Cpu | None = None
         self._rest = Rest(hypervisor.clock.now())
         hypervisor.door.kick = self._kick_cpu
+        hypervisor.sched.switched = self._switched
 
     def _kick_cpu(self) -> None:
         cpu = self._cpu
@@ -108,6 +131,7 @@ class Loop:
         (`Hypervisor.attention`), and at the start.
         """
         hypervisor = self.hypervisor
+        core, clock = hypervisor.sched, hypervisor.clock
         hypervisor.attention = True
         while True:
             if hypervisor.attention:
@@ -117,22 +141,24 @@ class Loop:
             if self._stop:
                 self._stop = False
                 return Stop.INTERRUPTED
-            now = hypervisor.clock.now()
+            pcpu = self._next_cpu()
+            now = clock.now() if pcpu < 0 or self._single else self._ready_time(pcpu)
             if deadline is not None and now >= deadline:
+                clock.advance_to(deadline)
                 return Stop.TIMEOUT
             due = hypervisor.timers.next_deadline()
             if due is not None and due <= now:
+                if not self._single:
+                    clock.set_local(now)
                 hypervisor.timers.run_due(now)
                 hypervisor.run_host_events()
                 continue
-            vcpu = hypervisor.running
-            if vcpu is not None and not vcpu.runnable:
-                self._switch_out(vcpu)  # paused from outside while it was switched in
-                vcpu = None
-            if vcpu is None:
-                vcpu = self._switch_in()
-            if vcpu is not None:
-                self._run(vcpu, deadline)
+            if core.resched or core.slice_end[pcpu] <= now:
+                self._decide(pcpu, now)
+            elif pcpu >= 0:
+                unit = core.current[pcpu]
+                assert unit is not None
+                self._run(pcpu, unit.owner, deadline)
                 hypervisor.door.serve(0.0)
             elif not self._idle(deadline):
                 return Stop.IDLE
@@ -174,67 +200,164 @@ class Loop:
         hypervisor.door.serve(max(min(waits), 0) / 1e9 if waits else None)
         rest.idle(now, clock.now())
 
-    # -- switching ---------------------------------------------------------------------------
-    def _switch_in(self) -> Vcpu | None:
-        """Take the first vCPU that is ready, if any."""
-        hypervisor = self.hypervisor
-        while hypervisor.ready:
-            vcpu = hypervisor.ready.popleft()
-            vcpu.queued = False
-            if not vcpu.runnable or vcpu.cpu is None:
-                continue
-            now = hypervisor.clock.now()
-            hypervisor.running = vcpu
-            hypervisor.yielding = False
-            self._quantum_end = now + self.quantum_ns
-            if hypervisor.clock.virtual:
-                vcpu.cpu.skip(now - vcpu.cpu.instructions())
-            vcpu.set_runstate(RUNSTATE_running)
-            update_runstate_area(vcpu)
-            update_vcpu_time(vcpu)
-            if (hook := hypervisor.instruments.run_enter) is not None:
-                hook(now, vcpu.domain.domid, vcpu.vcpu_id)
-            return vcpu
-        return None
+    # -- physical CPUs -----------------------------------------------------------------------
+    def _next_cpu(self) -> int:
+        """The physical CPU that goes on next: the one that is furthest behind; -1: all idle."""
+        core = self.hypervisor.sched
+        if self._single:
+            return -1 if core.current[0] is None else 0
+        if self._turn >= 0:
+            if core.current[self._turn] is not None:
+                return self._turn
+            self._turn = -1
+        best, least = -1, (FOREVER, FOREVER)
+        for pcpu in cpus_in(core.topology.all_cpus & ~core.idle):
+            # Of those that wait for each other, since a domain's vCPUs don't run at once, the
+            # one that has waited for longest.
+            time = self._ready_time(pcpu), self._times[pcpu]
+            if time < least:
+                best, least = pcpu, time
+        return best
 
-    def _switch_out(self, vcpu: Vcpu) -> None:
+    def _sibling_waits(self, pcpu: int, vcpu: Vcpu) -> bool:
+        """Whether another vCPU of the domain has a physical CPU, and waits for this one."""
+        core, domain = self.hypervisor.sched, vcpu.domain.sched
+        return any(
+            unit is not None and unit.domain is domain
+            for other, unit in enumerate(core.current)
+            if other != pcpu
+        )
+
+    def _ready_time(self, pcpu: int) -> int:
+        """When a physical CPU can go on: not before another has left the domain alone."""
+        unit = self.hypervisor.sched.current[pcpu]
+        time = self._times[pcpu]
+        if unit is None or not self.hypervisor.clock.virtual:
+            return time
+        busy_until: int = unit.owner.domain.busy_until
+        return busy_until if busy_until > time else time
+
+    def _decide(self, pcpu: int, now: int) -> None:
+        """Make the decisions that are due: of `pcpu`, and of those that were asked for."""
+        core, clock = self.hypervisor.sched, self.hypervisor.clock
+        if pcpu >= 0 and core.slice_end[pcpu] <= now:
+            # Its slice may have ended while it waited for another to leave the domain alone.
+            self._times[pcpu] = now
+            core.tickle(pcpu)
+        if self._single:
+            core.schedule(0, clock.now())
+            self._wait_for_window(0)
+            return
+        self._turn = -1
+        called = clock.now()
+        while core.resched:
+            one = first(core.resched)
+            if core.current[one] is None:
+                # An idle CPU has waited until it was called.
+                self._times[one] = max(self._times[one], called)
+            time = self._times[one]
+            clock.set_local(time)
+            core.schedule(one, time)
+            self._wait_for_window(one)
+        clock.set_local(called)
+
+    def _wait_for_window(self, pcpu: int) -> None:
+        """See that a CPU that idles, but not for ever (ARINC 653), decides again in time."""
+        hypervisor, core = self.hypervisor, self.hypervisor.sched
+        hypervisor.timers.cancel(self._windows.pop(pcpu, None))
+        if core.current[pcpu] is None and core.slice_end[pcpu] < FOREVER:
+            self._windows[pcpu] = hypervisor.timers.add(
+                core.slice_end[pcpu], lambda: core.tickle(pcpu)
+            )
+            core.slice_end[pcpu] = FOREVER
+
+    def _switched(
+        self, now: int, pcpu: int, prev: SchedUnit | None, following: SchedUnit | None
+    ) -> None:
+        """A physical CPU runs another vCPU than before: tell both, and those who listen."""
         hypervisor = self.hypervisor
-        hypervisor.running = None
+        if prev is not None:
+            self._left(prev.owner)
+        if following is not None:
+            vcpu: Vcpu = following.owner
+            if not self._single and hypervisor.clock.virtual:
+                # What has woken it may have been ahead of this CPU.
+                vcpu.domain.busy_until = max(vcpu.domain.busy_until, vcpu.runstate_since)
+            self._entered(vcpu, now)
+        if (hook := hypervisor.instruments.sched_decision) is not None:
+            if following is None:
+                hook(now, pcpu, DOMID_IDLE, pcpu)
+            else:
+                hook(now, pcpu, following.domain.domid, following.unit_id)
+
+    def _entered(self, vcpu: Vcpu, now: int) -> None:
+        clock = self.hypervisor.clock
+        if clock.virtual and vcpu.cpu is not None:
+            vcpu.cpu.skip(max(now - vcpu.cpu.instructions(), 0))
+        vcpu.set_runstate(RUNSTATE_running)
+        update_runstate_area(vcpu)
+        update_vcpu_time(vcpu)
+        if (hook := self.hypervisor.instruments.run_enter) is not None:
+            hook(now, vcpu.domain.domid, vcpu.vcpu_id)
+
+    def _left(self, vcpu: Vcpu) -> None:
         if vcpu.runnable:
             vcpu.set_runstate(RUNSTATE_runnable)
-            hypervisor.make_ready(vcpu)
         elif vcpu.blocked and not vcpu.down and not vcpu.paused:
             vcpu.set_runstate(RUNSTATE_blocked)
         else:
             vcpu.set_runstate(RUNSTATE_offline)
-        update_runstate_area(vcpu)
+        if not vcpu.domain.dying:
+            update_runstate_area(vcpu)
 
     # -- running -----------------------------------------------------------------------------
-    def _run(self, vcpu: Vcpu, deadline: int | None) -> None:
-        """Run the vCPU that is switched in: until it is switched out, or the loop must look up."""
+    def _horizon(self, pcpu: int) -> int:
+        """How far a physical CPU may go, for the sake of those behind it."""
+        core = self.hypervisor.sched
+        least = FOREVER
+        for other in cpus_in(core.topology.all_cpus & ~core.idle):
+            if other != pcpu:
+                least = min(least, self._ready_time(other))
+        return least if least == FOREVER else least + self.window_ns
+
+    def _run(self, pcpu: int, vcpu: Vcpu, deadline: int | None) -> None:
+        """Run the vCPU of a physical CPU until a decision is due, or the loop must look up."""
         hypervisor = self.hypervisor
-        clock, timers, ready = hypervisor.clock, hypervisor.timers, hypervisor.ready
+        clock, timers, core = hypervisor.clock, hypervisor.timers, hypervisor.sched
         virtual = clock.virtual
         cpu = self._cpu = vcpu.cpu
         assert cpu is not None
+        unit, scheduler = vcpu.unit, vcpu.domain.sched.scheduler
+        hypervisor.running = vcpu
+        bound = FOREVER if deadline is None else deadline
+        if not self._single:
+            if virtual:
+                clock.set_local(self._ready_time(pcpu))
+                cpu.skip(max(clock.now() - cpu.instructions(), 0))
+            if self._turn != pcpu:
+                self._turn = pcpu
+                self._turn_end = self._horizon(pcpu) if virtual else clock.now() + self.window_ns
+            bound = min(bound, self._turn_end)
         instruments = hypervisor.instruments
         slice_left = self.host_slice
         now = clock.now()
         host_end = now + self.host_slice_ns
         until = host_deadline = -1
+        slice_end = core.slice_end
         spinning_yields = False
+        siblings = not self._single and self._sibling_waits(pcpu, vcpu)
         cpu.pause_exits(0)
         while True:
             limit = timers.due
-            if deadline is not None and deadline < limit:
-                limit = deadline
-            if ready and self._quantum_end < limit:
-                limit = self._quantum_end
+            if bound < limit:
+                limit = bound
+            if slice_end[pcpu] < limit:
+                limit = slice_end[pcpu]
             if now >= limit:
                 break
-            if bool(ready) is not spinning_yields:
+            if (siblings or scheduler.waits(pcpu)) is not spinning_yields:
                 # A vCPU that spins waits for another: let that one run.
-                spinning_yields = bool(ready)
+                spinning_yields = not spinning_yields
                 cpu.pause_exits(1 if spinning_yields else 0)
             if vcpu.irq_dirty:
                 self._request_interrupt(vcpu, cpu)
@@ -264,22 +387,19 @@ class Loop:
             handle(hypervisor, vcpu, cpu, exit_)
             if hypervisor.host_events:
                 hypervisor.run_host_events()
-            if hypervisor.running is not vcpu:
+            if core.resched or core.current[pcpu] is not unit:
                 break
-            if not vcpu.runnable:
-                self._switch_out(vcpu)
-                break
-            if hypervisor.yielding:
-                hypervisor.yielding = False
-                if ready:
-                    self._switch_out(vcpu)
-                    break
             if hypervisor.attention or host_over:
                 break
-        self._cpu = None
-        used_up = bool(ready) and now >= self._quantum_end
-        if hypervisor.running is vcpu and (used_up or not vcpu.runnable):
-            self._switch_out(vcpu)
+            if siblings and reason == _PAUSE:
+                self._turn = -1
+                break
+        self._cpu = hypervisor.running = None
+        if not self._single:
+            self._times[pcpu] = now
+            vcpu.domain.busy_until = now
+            if now >= self._turn_end or timers.due <= now:
+                self._turn = -1
 
     def _request_interrupt(self, vcpu: Vcpu, cpu: Cpu) -> None:
         """Ask the engine for the vector that the local APIC has for it, if any."""

@@ -36,6 +36,10 @@ class Clock(Protocol):
         """Virtual: time is now `time_ns` (never backwards). Real: nothing."""
         ...
 
+    def set_local(self, time_ns: int) -> None:
+        """Virtual: time is now that of a CPU which may be behind others. Real: nothing."""
+        ...
+
     def host_deadline(self, time_ns: int) -> int:
         """The host's CLOCK_MONOTONIC ns at which `now()` will be time_ns; 0 on a virtual clock."""
         ...
@@ -55,6 +59,9 @@ class RealClock:
         return host_time.monotonic_ns() - self._base
 
     def advance_to(self, time_ns: int) -> None:
+        pass
+
+    def set_local(self, time_ns: int) -> None:
         pass
 
     def host_deadline(self, time_ns: int) -> int:
@@ -82,6 +89,9 @@ class VirtualClock:
     def advance_to(self, time_ns: int) -> None:
         if time_ns > self._now:
             self._now = time_ns
+
+    def set_local(self, time_ns: int) -> None:
+        self._now = time_ns
 
     def host_deadline(self, time_ns: int) -> int:
         return 0

@@ -27,9 +27,6 @@ class Timer:
     def active(self) -> bool:
         return self.callback is not None
 
-    def __lt__(self, other: Timer) -> bool:
-        return (self.deadline, self.seq) < (other.deadline, other.seq)
-
 
 class TimerQueue:
     """A heap of timers, ordered by (deadline, order of addition).
@@ -46,7 +43,7 @@ class TimerQueue:
     def __init__(self) -> None:
         self.due = NEVER
         """The earliest deadline, or NEVER."""
-        self._heap: list[Timer] = []
+        self._heap: list[tuple[int, int, Timer]] = []
         self._seq = 0
         self._live = 0
 
@@ -58,7 +55,8 @@ class TimerQueue:
         """Call `callback` when the machine's time reaches deadline_ns."""
         self._seq += 1
         timer = Timer(deadline_ns, self._seq, callback)
-        heapq.heappush(self._heap, timer)
+        # Tuples: they compare in C, and never reach the timers.
+        heapq.heappush(self._heap, (deadline_ns, self._seq, timer))
         self._live += 1
         if deadline_ns < self.due:
             self.due = deadline_ns
@@ -72,7 +70,7 @@ class TimerQueue:
         self._live -= 1
         # Guests may set and cancel timers in a loop: don't let dead entries pile up.
         if len(self._heap) > 64 and len(self._heap) > 4 * self._live:
-            self._heap = [one for one in self._heap if one.callback is not None]
+            self._heap = [one for one in self._heap if one[2].callback is not None]
             heapq.heapify(self._heap)
         if timer.deadline == self.due:
             self._look()
@@ -80,9 +78,9 @@ class TimerQueue:
     def _look(self) -> None:
         """Find `due` anew."""
         heap = self._heap
-        while heap and heap[0].callback is None:
+        while heap and heap[0][2].callback is None:
             heapq.heappop(heap)
-        self.due = heap[0].deadline if heap else NEVER
+        self.due = heap[0][0] if heap else NEVER
 
     def next_deadline(self) -> int | None:
         """The earliest deadline, or None if there's none."""
@@ -98,7 +96,7 @@ class TimerQueue:
         while ran < 10_000:
             if self.due > now or self.due == NEVER:
                 break
-            timer = heapq.heappop(self._heap)
+            timer = heapq.heappop(self._heap)[2]
             callback, timer.callback = timer.callback, None
             self._live -= 1
             self._look()

@@ -20,6 +20,7 @@ from xenograft.abi.xen import VIRQ_TIMER, vcpu_info
 from xenograft.arch.x86.pvclock import TscClock
 from xenograft.arch.x86.registers import X86_EFLAGS_IF
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.hypervisor.sched.unit import SchedUnit
 
 if TYPE_CHECKING:
     from xenograft.arch.x86.platform.lapic import LocalApic
@@ -52,10 +53,8 @@ class Vcpu:
         "pause_count",
         "period_ns",
         "periodic_timer",
-        "pinned",
         "poll_ports",
         "poll_timer",
-        "queued",
         "requested",
         "runstate",
         "runstate_area",
@@ -65,6 +64,7 @@ class Vcpu:
         "time_area",
         "time_stamped",
         "tsc",
+        "unit",
         "upcall_vector",
         "vcpu_id",
         "vcpu_info_maddr",
@@ -84,10 +84,9 @@ class Vcpu:
         self.blocked = False
         """VPF_blocked: waits for an event (HLT, SCHEDOP_block, SCHEDOP_poll)."""
         self.pause_count = 0
-        self.pinned = False
-        """SCHEDOP_pin_override is in force."""
-        self.queued = False
-        """Whether the scheduler has it among those that are ready."""
+        self.unit = SchedUnit(domain.sched, vcpu_id, self)
+        """What the scheduler knows it by."""
+        self.unit.online = False
         self.poll_ports: tuple[int, ...] | None = None
         """The ports that SCHEDOP_poll waits for; None when it doesn't poll."""
         self.poll_timer: Timer | None = None
@@ -139,14 +138,20 @@ class Vcpu:
         if self.runnable:
             if self.runstate >= RUNSTATE_blocked:
                 self.set_runstate(RUNSTATE_runnable)
-            if not self.queued:
-                self.domain.hypervisor.make_ready(self)
+            if not self.unit.runnable:
+                hypervisor = self.domain.hypervisor
+                hypervisor.sched.wake(self.unit, hypervisor.clock.now())
         elif self.runstate == RUNSTATE_blocked and not self.blocked:
             self.set_runstate(RUNSTATE_offline)
 
     def sleep(self) -> None:
         """Note that it may no longer run (Xen's vcpu_sleep_nosync)."""
-        if not self.runnable and self.runstate != RUNSTATE_running:
+        if self.runnable:
+            return
+        if self.unit.wanted:
+            hypervisor = self.domain.hypervisor
+            hypervisor.sched.sleep(self.unit, hypervisor.clock.now())
+        if self.runstate != RUNSTATE_running:
             self.set_runstate(RUNSTATE_blocked if self.blocked else RUNSTATE_offline)
 
     def pause(self) -> None:
@@ -189,12 +194,14 @@ class Vcpu:
         """Let an initialised vCPU run (VCPUOP_up)."""
         if self.down:
             self.down = False
+            self.unit.online = True
             self.wake()
 
     def take_down(self) -> None:
         """Stop it until it is brought up again."""
         if not self.down:
             self.down = True
+            self.unit.online = False
             self.sleep()
 
     # -- events ------------------------------------------------------------------------------
@@ -317,7 +324,8 @@ class Vcpu:
         if state == self.runstate:
             return
         hypervisor = self.domain.hypervisor
-        now = hypervisor.clock.now()
+        # A physical CPU that changes it may be behind the one where it last ran.
+        now = max(hypervisor.clock.now(), self.runstate_since)
         self.runstate_times[self.runstate] += now - self.runstate_since
         self.runstate, self.runstate_since = state, now
         if (hook := hypervisor.instruments.vcpu_state) is not None:
@@ -325,7 +333,7 @@ class Vcpu:
 
     def runstate_now(self) -> tuple[int, int, list[int]]:
         """(state, time of entry, times in each state until now), in ns."""
-        now = self.domain.hypervisor.clock.now()
+        now = max(self.domain.hypervisor.clock.now(), self.runstate_since)
         times = list(self.runstate_times)
         times[self.runstate] += now - self.runstate_since
         return self.runstate, self.runstate_since, times

@@ -30,12 +30,17 @@ from typing import TYPE_CHECKING, Literal
 from xenograft.abi import sched
 from xenograft.abi.hvm import params
 from xenograft.hypervisor.hypervisor import Hypervisor
-from xenograft.hypervisor.loop import HOST_SLICE, QUANTUM_NS, Loop, Stop, signals_stop
+from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals_stop
+from xenograft.hypervisor.sched.registry import BY_NAME
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
+from xenograft.toolstack import meter
 from xenograft.toolstack.create import attach_console, create_control_domain, create_pvh_domain
 from xenograft.toolstack.devices.manager import Devices
-from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.layout import DomainFacts
+from xenograft.toolstack.sched.apply import apply_scheduling
+from xenograft.toolstack.sched.control import SchedControl
 from xenograft.toolstack.services import Services
 
 if TYPE_CHECKING:
@@ -263,6 +268,7 @@ class Domain:
         if self._destroyed:
             return
         self._destroyed = True
+        self.machine.hypervisor.meter.sample(self.xen)
         self.console._drain()
         self.console._close()
         self.devices.close()
@@ -279,7 +285,8 @@ class Machine:
     `clock`: "real", or "virtual", where time is the guests' progress and a run depends on its
     inputs alone.  `engine`: "unicorn", or an engine object.  `memory`: MiB of the machine.
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
-    on the virtual clock).  `quantum_us`: how long a vCPU runs while others wait.
+    on the virtual clock).  `cpus`: physical CPUs, or their topology; `sched`: the scheduler of
+    Pool-0; `window_us`: how far one CPU may be ahead of another on the virtual clock.
 
     >>> with Machine() as machine, machine.create_pvh(kernel="vmlinuz", memory="512M") as guest:
     ...     machine.run(timeout=0.01)
@@ -296,7 +303,9 @@ class Machine:
         memory: int = MACHINE_MEMORY_MIB,
         tsc_khz: int = 1_000_000,
         epoch_ns: int | None = None,
-        quantum_us: int = QUANTUM_NS // 1000,
+        cpus: int | Topology = 1,
+        sched: str = "credit2",
+        window_us: int = WINDOW_NS // 1000,
         host_slice: int = HOST_SLICE,
     ) -> None:
         if clock not in ("real", "virtual"):
@@ -308,11 +317,16 @@ class Machine:
             if clock == "real"
             else VirtualClock(epoch_ns=DEFAULT_EPOCH_NS if epoch_ns is None else epoch_ns),
             tsc_khz=tsc_khz,
+            topology=_topology(cpus),
+            sched_id=_sched_id(sched),
         )
-        self.loop = Loop(self.hypervisor, quantum_ns=quantum_us * 1000, host_slice=host_slice)
+        self.loop = Loop(self.hypervisor, window_ns=window_us * 1000, host_slice=host_slice)
         self.control = create_control_domain(self.hypervisor)
         """Domain 0: its services run in this process."""
+        self.scheduling = SchedControl(self.hypervisor, self.control)
+        """Schedulers, CPU pools and affinity."""
         self.services = Services(self.hypervisor, self.control)
+        meter.attach(self.services)
         self._domains: list[Domain] = []
         self._closed = False
 
@@ -368,7 +382,8 @@ class Machine:
     def create_built(
         self, built: BuiltGuest, config: DomainConfig, *, paused: bool = False
     ) -> Domain:
-        """A guest that was built already; of `config` its name, UUID, CPUID and limits count."""
+        """A guest that was built already; of `config` its name, UUID, CPUID, limits
+        and scheduling count."""
         from xenograft.arch.x86.cpuid.parse import CpuidSyntaxError, parse
 
         try:
@@ -390,6 +405,7 @@ class Machine:
         domain = Domain(self, xen)
         self._domains.append(domain)
         try:
+            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
             self.services.introduce(xen, self._facts(xen, config, str(identity)))
             for disk in config.disk:
                 domain.devices.attach_disk(disk)
@@ -505,6 +521,21 @@ class Machine:
 
 _UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")
 """Name space of the UUIDs of domains that were given none: the same name, the same UUID."""
+
+
+def _topology(cpus: int | Topology) -> Topology:
+    if isinstance(cpus, Topology):
+        return cpus
+    try:
+        return Topology.of(cores=cpus)
+    except ValueError as error:
+        raise UserError(f"cpus: {error}") from None
+
+
+def _sched_id(name: str) -> int:
+    if name not in BY_NAME:
+        raise UserError(unknown("scheduler", name, BY_NAME))
+    return BY_NAME[name].sched_id
 
 
 def _engine(name: str) -> Engine:

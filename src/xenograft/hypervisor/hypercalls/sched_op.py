@@ -76,15 +76,12 @@ def watchdog(call: Call, arg: sched.sched_watchdog) -> int:
 
 
 def pin_override(call: Call, arg: int) -> int:
-    """Only the hardware domain may pin itself; the machine has one physical CPU, number 0."""
+    """Only the hardware domain may tie itself to a physical CPU."""
     if not call.domain.is_hardware:
         raise XenError(Errno.EPERM)
     pcpu = call.read(arg, sched.sched_pin_override).pcpu
-    if pcpu > 0 or (pcpu < 0 and not call.current.pinned):
-        raise XenError(Errno.EINVAL)
-    if pcpu == 0 and call.current.pinned:
-        raise XenError(Errno.EBUSY)
-    call.current.pinned = pcpu == 0
+    hypervisor = call.hypervisor
+    hypervisor.sched.pin_override(call.current.unit, pcpu, hypervisor.clock.now())
     return 0
 
 

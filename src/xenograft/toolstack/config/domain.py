@@ -59,6 +59,22 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How many it has, None: as `vcpus`."""
     cpuid: str | tuple[str, ...] | None = None
     """libxl's ("host,tm=0") or xend's (a string per leaf) way to change the CPUID policy."""
+    pool: str | None = None
+    """CPU pool, by name or number; None: the first."""
+    cpus: str | tuple[str, ...] | None = None
+    """Physical CPUs where vCPUs may run ("0-3,^1"), for all of them or one by one."""
+    cpus_soft: str | tuple[str, ...] | None = None
+    """Where they would rather run."""
+    cpu_weight: int | None = None
+    """Its share, in relation to others' (credit, credit2)."""
+    cap: int | None = None
+    """How much CPU time it may use at most, in per cent of one CPU; 0: no limit."""
+    period: int | None = None
+    """Of its vCPUs' reservations, in us (RTDS)."""
+    slice: int | None = None
+    """Budget of its vCPUs in each period, in us (RTDS)."""
+    extratime: bool | None = None
+    """Whether they may use time that's left over (RTDS)."""
     uuid: str | None = None
     on_poweroff: Action = "destroy"
     on_reboot: Action = "restart"
@@ -98,7 +114,7 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise UserError(f"maxmem: {self.maxmem} MiB are less than memory={self.memory}")
         for what, low, high in _RANGES:
             value = getattr(self, what)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UserError(f"{what}: {value} is out of range ({low} to {high})")
         vdevs = [disk.device_number for disk in self.disk]
         if len(set(vdevs)) != len(vdevs):
@@ -126,4 +142,8 @@ _RANGES = (
     ("max_maptrack_frames", 0, 1 << 20),
     ("max_grant_version", 1, 2),
     ("max_event_channels", 1, (1 << 17) - 1),
+    ("cpu_weight", 1, 65535),
+    ("cap", 0, 100 * MAX_VCPUS),
+    ("period", 10, 0xFFFFFFFF),
+    ("slice", 10, 0xFFFFFFFF),
 )

@@ -93,6 +93,13 @@ _PLAIN = (
     "vcpus",
     "maxvcpus",
     "cpuid",
+    "pool",
+    "cpus",
+    "cpus_soft",
+    "cpu_weight",
+    "cap",
+    "period",
+    "slice",
     "on_poweroff",
     "on_reboot",
     "on_watchdog",
@@ -161,6 +168,8 @@ def _record(values: dict[str, Any], warn: Callable[[str], None]) -> DomainConfig
     if "timer_mode" in fields and _kind(values) == "pv":
         raise UserError("timer_mode: PV guests have no virtual platform timers; leave it out")
     fields.setdefault("memory", _DEFAULT_MEMORY_MIB)
+    if "extratime" in values:
+        fields["extratime"] = bool(values["extratime"])
     if "uuid" in values:
         fields["uuid"] = values["uuid"].lower()
     if fields.get("maxmem", fields["memory"]) > fields["memory"]:

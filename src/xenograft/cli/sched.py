@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`xg sched`: simulate, analyze, draw and check schedules, without any guest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xenograft.toolstack.errors import UserError
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.sched.description import System
+    from xenograft.toolstack.sched.run import Outcome
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False))
+
+
+@click.group()
+def sched() -> None:
+    """Simulate, analyze, draw and check schedules described in a file.
+
+    The file (TOML) has the machine's CPUs, pools and domains; what runs is the scheduling code
+    of the hypervisor.  docs/scheduling.md explains the format.
+    """
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: it isn't text in UTF-8") from None
+
+
+def _system(file: str) -> System:
+    from xenograft.toolstack.sched.description import load
+
+    return load(_read(file), file)
+
+
+def _run(file: str, duration: str | None) -> Outcome:
+    from xenograft.toolstack.sched.durations import parse_ns
+    from xenograft.toolstack.sched.run import simulate
+
+    length = None
+    if duration is not None and (length := parse_ns(duration, "--duration")) <= 0:
+        raise UserError(f"--duration {duration}; it has to be longer than 0")
+    return simulate(_system(file), length)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@sched.command()
+@_FILE
+@click.option("--duration", metavar="TIME", help="How long [the file's, or 1s].")
+@click.option("--xentrace", metavar="FILE", help="Write what ran in xentrace's format.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object instead of tables.")
+def simulate(file: str, duration: str | None, xentrace: str | None, as_json: bool) -> int:
+    """Run the system on the virtual clock; the exit status is 1 if a deadline was missed."""
+    from xenograft.toolstack.sched.durations import show_ns
+
+    outcome = _run(file, duration)
+    if xentrace is not None:
+        from xenograft.observe.xentrace import XentraceWriter
+
+        try:
+            with XentraceWriter(Path(xentrace)) as writer:
+                writer.segments(outcome.segments)
+        except OSError as error:
+            raise UserError(f"{xentrace}: {error.strerror}") from None
+    if as_json:
+        import msgspec
+
+        fields = ("duration", "decisions", "vcpus", "idle", "misses")
+        value = msgspec.to_builtins(outcome)
+        _print_json({field: value[field] for field in fields})
+        return int(bool(outcome.misses))
+    click.echo(
+        f"{show_ns(outcome.duration)} on {len(outcome.idle)} CPUs, {outcome.decisions} decisions"
+    )
+    click.echo(
+        f"{'Name':<20} {'VCPU':>4} {'Pool':<12} {'CPU time':>10} {'CPU(%)':>7} {'Jobs':>8}"
+        f" {'Missed':>7} {'Worst':>10}"
+    )
+    for one in outcome.vcpus:
+        click.echo(
+            f"{one.domain:<20} {one.vcpu:>4} {one.pool:<12} {show_ns(one.cpu_time):>10}"
+            f" {100 * one.share:>7.2f} {one.jobs:>8} {one.missed:>7}"
+            f" {show_ns(one.worst_response):>10}"
+        )
+    for cpu, idle in enumerate(outcome.idle[:64]):
+        click.echo(f"CPU {cpu} idle {100 * idle / outcome.duration:.2f} %")
+    return int(bool(outcome.misses))
+
+
+@sched.command()
+@_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print an object instead of lines.")
+def analyze(file: str, as_json: bool) -> int:
+    """Tell whether all reservations can be kept, by tests from the literature.
+
+    The exit status is 1 if some can't, or if no test decides.
+    """
+    from xenograft.toolstack.sched.run import analyze as run
+
+    analysis = run(_system(file))
+    sure = all(report.schedulable for report in analysis.rtds.values())
+    if as_json:
+        _print_json(_analysis_json(analysis))
+        return int(not sure)
+    for line in _analysis_lines(analysis):
+        click.echo(line)
+    return int(not sure)
+
+
+def _analysis_lines(analysis: Any) -> list[str]:
+    from xenograft.toolstack.sched.durations import show_ns
+
+    words = {True: "schedulable", False: "NOT schedulable", None: "undecided: no test accepts it"}
+    lines: list[str] = []
+    for name, report in analysis.rtds.items():
+        used = float(report.utilization)
+        lines.append(
+            f"pool {name} (rtds, {report.cpus} CPUs): utilization {used:.3f}:"
+            f" {words[report.schedulable]}"
+        )
+        marks = {True: "accepts", False: "rejects", None: "n/a"}
+        lines += [f"  {v.test:<34} {marks[v.accepts]:<8} {v.detail}" for v in report.verdicts]
+        if report.placement is not None and report.cpus > 1:
+            for cpu, tasks in report.placement.items():
+                load = float(sum(task.utilization for task in tasks))
+                names = ", ".join(task.name for task in tasks) or "nobody"
+                lines.append(f"    CPU {cpu} ({load:.3f}): {names}")
+    for name, (major, partitions) in analysis.arinc653.items():
+        covered = float(sum(one.share for one in partitions))
+        lines.append(
+            f"pool {name} (arinc653): major frame {show_ns(major)}, {100 * covered:.2f} % given out"
+        )
+        lines.append(
+            f"  {'Name':<20} {'VCPU':>4} {'Windows':>7} {'Time':>9} {'Share(%)':>9}"
+            f" {'Latency':>9} {'Shortest':>9}"
+        )
+        lines += [
+            f"  {one.domain:<20} {one.vcpu:>4} {one.windows:>7} {show_ns(one.served):>9}"
+            f" {100 * float(one.share):>9.2f} {show_ns(one.longest_wait):>9}"
+            f" {show_ns(one.shortest_window):>9}"
+            for one in partitions
+        ]
+    return lines
+
+
+def _analysis_json(analysis: Any) -> dict[str, Any]:
+    return {
+        "rtds": {
+            name: {
+                "cpus": report.cpus,
+                "utilization": float(report.utilization),
+                "schedulable": report.schedulable,
+                "tests": [
+                    {"test": v.test, "accepts": v.accepts, "detail": v.detail}
+                    for v in report.verdicts
+                ],
+                "partition": None
+                if report.placement is None
+                else {
+                    str(cpu): [task.name for task in tasks]
+                    for cpu, tasks in report.placement.items()
+                },
+            }
+            for name, report in analysis.rtds.items()
+        },
+        "arinc653": {
+            name: {
+                "major_frame_ns": major,
+                "partitions": [
+                    {
+                        "domain": one.domain,
+                        "vcpu": one.vcpu,
+                        "windows": one.windows,
+                        "served_ns": one.served,
+                        "share": float(one.share),
+                        "latency_ns": one.longest_wait,
+                        "shortest_window_ns": one.shortest_window,
+                    }
+                    for one in partitions
+                ],
+            }
+            for name, (major, partitions) in analysis.arinc653.items()
+        },
+    }
+
+
+@sched.command()
+@_FILE
+@click.option("-o", "--output", metavar="FILE", help="Write FILE.svg or FILE.png.")
+@click.option("--from", "start", default="0s", metavar="TIME", help="Begin here [0s].")
+@click.option("--to", "end", metavar="TIME", help="End here [the end].")
+@click.option("--by", type=click.Choice(["vcpu", "cpu"]), default="vcpu", help="Rows [vcpu].")
+@click.option("--width", type=click.IntRange(40, 20000), help="In pixels, or columns.")
+def plot(
+    file: str, output: str | None, start: str, end: str | None, by: Any, width: int | None
+) -> None:
+    """Draw the schedule as it ran in a simulation: SVG, PNG, or text on the terminal.
+
+    Missed deadlines are marked.
+    """
+    from xenograft.toolstack.sched import gantt
+    from xenograft.toolstack.sched.durations import parse_ns
+
+    first = parse_ns(start, "--from")
+    suffix = None if output is None else Path(output).suffix.lower()
+    if suffix not in (None, ".svg", ".png"):
+        raise UserError(f"{output}: the picture is an .svg or a .png")
+    outcome = _run(file, end)
+    if not 0 <= first < outcome.duration:
+        raise UserError(f"--from {start}: it has to be before the end")
+    columns = width or (shutil.get_terminal_size().columns if output is None else 1200)
+    picture = gantt.chart(
+        outcome.segments,
+        outcome.names,
+        first,
+        outcome.duration,
+        title=Path(file).stem,
+        misses=outcome.misses,
+        by=by,
+        width=columns if output is not None else columns * 8,
+    )
+    try:
+        if output is None:
+            click.echo("\n".join(gantt.to_text(picture, columns, colour=sys.stdout.isatty())))
+        elif suffix == ".svg":
+            Path(output).write_text(gantt.to_svg(picture, columns), encoding="utf-8")
+        else:
+            gantt.to_png(picture, Path(output), columns)
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}") from None
+
+
+@sched.command()
+@_FILE
+def check(file: str) -> int:
+    """Check a system, or an ARINC 653 schedule alone; a line for each thing that is wrong.
+
+    The exit status is 1 if there is one.
+    """
+    from xenograft.toolstack.sched import arinc653
+
+    text = _read(file)
+    try:
+        alone = "major_frame" in tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file}: {error}") from None
+    if alone:
+        table = arinc653.load(text, file)
+        try:
+            arinc653.spans(table)
+            problems: list[str] = []
+        except UserError as error:
+            problems = [str(error)]
+    else:
+        problems = _system(file).check()
+    for problem in problems:
+        click.echo(f"{file}: {problem}", err=True)
+    if not problems:
+        click.echo(f"{file}: fine")
+    return int(bool(problems))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Simulate a described system, and say what came of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from xenograft.abi.errno import XenError
+from xenograft.hypervisor.sched.arinc653 import Arinc653
+from xenograft.hypervisor.sched.cpumask import cpus_in
+from xenograft.hypervisor.sched.registry import BY_NAME
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.sched.analysis import (
+    PartitionReport,
+    PoolReport,
+    Reservation,
+    analyze_arinc653,
+    analyze_rtds,
+)
+from xenograft.toolstack.sched.arinc653 import resolve, spans
+from xenograft.toolstack.sched.control import reason
+from xenograft.toolstack.sched.description import System
+from xenograft.toolstack.sched.durations import parse_ns
+from xenograft.toolstack.sched.history import History, Miss, Segment
+from xenograft.toolstack.sched.loads import Blocking, Load, Periodic
+from xenograft.toolstack.sched.simulator import Simulator
+
+
+class VcpuResult(msgspec.Struct, frozen=True):
+    """What became of one vCPU (times in ns)."""
+
+    domain: str
+    vcpu: int
+    pool: str
+    cpu_time: int
+    share: float
+    """Of one CPU."""
+    jobs: int
+    """Jobs, or wake-ups, that were finished."""
+    missed: int
+    worst_response: int
+    """The longest from a release to the end of its job; of a blocking load the longest delay."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a simulation gave."""
+
+    duration: int
+    decisions: int
+    vcpus: tuple[VcpuResult, ...]
+    idle: tuple[int, ...]
+    """Of each CPU (ns)."""
+    segments: tuple[Segment, ...]
+    misses: tuple[Miss, ...]
+    names: dict[int, str]
+
+
+def simulate(system: System, duration_ns: int | None = None, *, record: bool = True) -> Outcome:
+    """Run it. Raises UserError, a line."""
+    problems = system.check()
+    if problems:
+        raise UserError(problems[0])
+    length = duration_ns
+    if length is None:
+        length = parse_ns(system.machine.duration, "machine: duration")
+    cpus = system.pool_cpus()
+    sim = Simulator(system.machine.topology(), BY_NAME[system.pool[0].sched].sched_id)
+    history = History()
+    if record:
+        sim.core.hook = history.decided
+    numbers: dict[str, int] = {}
+    try:
+        for index, pool in enumerate(system.pool):
+            numbers[pool.name] = index
+            if index:
+                sim.pools.create(BY_NAME[pool.sched].sched_id, index)
+                for cpu in cpus_in(cpus[pool.name]):
+                    sim.pools.remove_cpu(0, cpu)
+                    sim.pools.add_cpu(index, cpu)
+            scheduler = sim.pools.get(index).scheduler
+            scheduler.set_global(system.global_params(pool))
+            if isinstance(scheduler, Arinc653):
+                scheduler.set_schedule(resolve(system.table(pool), system.partitions(pool)), 0)
+        for cpu in cpus_in(sim.core.topology.all_cpus & ~sum(cpus.values())):
+            sim.pools.remove_cpu(0, cpu)
+        loads = _add_domains(system, sim, numbers)
+    except XenError as error:
+        raise UserError(f"the hypervisor refuses it: {reason(error)}") from None
+    sim.run(length)
+    return _outcome(system, sim, history, loads, length)
+
+
+def _add_domains(
+    system: System, sim: Simulator, numbers: dict[str, int]
+) -> list[tuple[str, int, Load]]:
+    found: list[tuple[str, int, Load]] = []
+    for number, one in enumerate(system.domain, 1):
+        loads = [
+            vcpu.load.make(f"domain {one.name!r} vCPU {index}")
+            for index, vcpu in enumerate(one.vcpu)
+        ]
+        try:
+            domain = sim.add_domain(
+                one.name,
+                loads,
+                system.params(one),
+                pool=numbers[system.pool_of(one).name],
+                uuid=number.to_bytes(16, "big"),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        for index, (unit, vcpu) in enumerate(zip(domain.units, one.vcpu, strict=True)):
+            hard, soft = system.affinity(one, vcpu), system.affinity(one, vcpu, soft=True)
+            if hard is not None or soft is not None:
+                sim.core.set_affinity(unit, 0, hard, soft)
+            params = system.reservation(one, index)
+            if params is not None:
+                domain.scheduler.set_unit_params(unit, params, 0)
+            found.append((one.name, index, loads[index]))
+    return found
+
+
+def _outcome(
+    system: System,
+    sim: Simulator,
+    history: History,
+    loads: list[tuple[str, int, Load]],
+    length: int,
+) -> Outcome:
+    results: list[VcpuResult] = []
+    misses: list[Miss] = []
+    where = {(d.name, u.unit_id): u for d in sim.domains for u in d.units}
+    pools = {one.name: system.pool_of(one).name for one in system.domain}
+    for name, index, load in loads:
+        unit = where[name, index]
+        used = sim.core.run_ns(unit, sim.time)
+        jobs = missed = worst = 0
+        if isinstance(load, Periodic):
+            late = list(load.missed)
+            if (overdue := load.overdue(sim.time)) is not None:
+                late.append(overdue)
+            misses += [Miss(unit.domain.domid, index, job.deadline) for job in late]
+            jobs, missed = load.done, len(late)
+            worst = max((job.end - job.release for job in load.jobs), default=0)
+        elif isinstance(load, Blocking):
+            jobs, worst = len(load.latencies), max(load.latencies, default=0)
+        results.append(
+            VcpuResult(name, index, pools[name], used, used / length, jobs, missed, worst)
+        )
+    return Outcome(
+        length,
+        sim.core.decisions,
+        tuple(results),
+        tuple(sim.core.total_idle_ns(cpu, sim.time) for cpu in range(sim.core.topology.cpus)),
+        tuple(history.close(sim.time)),
+        tuple(sorted(misses, key=lambda one: (one.deadline, one.domid, one.vcpu))),
+        {domain.domid: domain.name for domain in sim.domains},
+    )
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """What is known before anything runs: of each RTDS and ARINC 653 pool."""
+
+    rtds: dict[str, PoolReport]
+    arinc653: dict[str, tuple[int, list[PartitionReport]]]
+    """Major frame (ns) and what each partition gets."""
+
+
+def analyze(system: System) -> Analysis:
+    """Raises UserError for a system that isn't right, or that has no such pool."""
+    system._check()
+    cpus = system.pool_cpus()
+    everything = system.machine.topology().all_cpus
+    rtds: dict[str, PoolReport] = {}
+    tables: dict[str, tuple[int, list[PartitionReport]]] = {}
+    for pool in system.pool:
+        if pool.sched == "arinc653":
+            major, windows = spans(system.table(pool))
+            tables[pool.name] = (major, analyze_arinc653(major, windows))
+        if pool.sched != "rtds":
+            continue
+        tasks: list[Reservation] = []
+        for one in system.domain:
+            if system.pool_of(one) is not pool:
+                continue
+            for index, vcpu in enumerate(one.vcpu):
+                params = system.reservation(one, index)
+                period = 10_000 if params is None else params.period_us or 0
+                budget = 4_000 if params is None else params.budget_us or 0
+                mask = system.affinity(one, vcpu)
+                name = one.name if len(one.vcpu) == 1 else f"{one.name} v{index}"
+                where = everything if mask is None else mask
+                tasks.append(Reservation(name, budget * 1000, period * 1000, where))
+        rtds[pool.name] = analyze_rtds(tasks, cpus[pool.name])
+    if not rtds and not tables:
+        raise UserError("there is nothing to analyze: no pool has rtds or arinc653")
+    return Analysis(rtds, tables)

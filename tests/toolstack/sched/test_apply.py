@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a domain's configuration says of its scheduling is done, or refused in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.hypervisor.support import OPEN
+from tests.toolstack.sched.test_control import Machine
+from xenograft.hypervisor.sched.scheduler import Params
+from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.config.xlcfg import parse_config
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.sched.apply import apply_scheduling
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+def applied(vcpus: int = 2, **keys: Any) -> Machine:
+    machine = Machine(vcpus)
+    machine.control.remove_cpu("Pool-0", 3)
+    machine.control.create_pool("rt", "rtds", [3])
+    apply_scheduling(machine.control, 1, DomainConfig(vcpus=vcpus, **keys), vcpus)
+    return machine
+
+
+def test_nothing_is_changed_unless_told() -> None:
+    machine = applied()
+    assert machine.control.get_params(1, "credit2") == Params(weight=256, cap=0)
+    assert machine.domain.sched.pool_id == 0
+
+
+def test_weight_and_cap() -> None:
+    control = applied(cpu_weight=512, cap=150).control
+    assert control.get_params(1, "credit2") == Params(weight=512, cap=150)
+
+
+def test_a_reservation_in_its_pool() -> None:
+    control = applied(pool="rt", period=20_000, slice=5_000, extratime=False).control
+    expected = Params(period_us=20_000, budget_us=5_000, extratime=False)
+    assert control.get_vcpu_params(1, [0, 1]) == [expected, expected]
+
+
+def test_affinities() -> None:
+    control = applied(cpus="0-2,^1", cpus_soft=("2",)).control
+    assert [control.vcpu_info(1, vcpu).hard for vcpu in (0, 1)] == [0b0101, 0b0101]
+    assert [control.vcpu_info(1, vcpu).soft for vcpu in (0, 1)] == [0b0100, 0b1111]
+    control = applied(cpus=("1", "2")).control
+    assert [control.vcpu_info(1, vcpu).hard for vcpu in (0, 1)] == [0b0010, 0b0100]
+    assert applied(cpus="node:1").control.vcpu_info(1, 0).hard == 0b1100
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"pool": "nosuch"}, "unknown cpupool 'nosuch'"),
+        ({"cpus": "9"}, "no CPU of '9', only 0 to 3"),
+        ({"cpus": "3"}, "its pool has none of these CPUs"),
+        ({"cpus": "x"}, "Invalid pcpu range"),
+        ({"cap": 300}, "from 0 to 200"),
+        ({"period": 1000}, "without periods"),
+        ({"pool": "rt", "cpu_weight": 5}, "without weights"),
+        ({"pool": "rt", "period": 100, "slice": 200}, "smaller than or equal"),
+    ],
+)
+def test_errors(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        applied(**keys)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_keys_of_a_file() -> None:
+    config, warnings = parse_config(
+        'name="x"\ntype="pvh"\nkernel="k"\npool="rt"\ncpus=["0","1-2"]\ncpus_soft="1"\n'
+        "cpu_weight=300\ncap=20\nperiod=1000\nslice=500\nextratime=1\n"
+    )
+    assert not warnings
+    assert (config.pool, config.cpus, config.cpus_soft) == ("rt", ("0", "1-2"), "1")
+    assert (config.cpu_weight, config.cap, config.period, config.slice) == (300, 20, 1000, 500)
+    assert config.extratime is True
+
+
+@pytest.mark.parametrize("line", ["cpu_weight=0", "cpu_weight=65536", "cap=3201", "period=0"])
+def test_values_out_of_range(line: str) -> None:
+    with pytest.raises(UserError, match="out of range"):
+        parse_config(f'name="x"\ntype="pvh"\nkernel="k"\n{line}\n')

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux guests in two pools, side by side on the virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xenograft import Machine
+from xenograft.hypervisor.sched.scheduler import Params
+from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.machine import Domain
+from xenograft.toolstack.sched.history import History
+
+Image = Callable[[str], Path]
+
+# A periodic task: 20 times 1 ms of work or so, then a pause; the end is marked.
+TASK = (
+    "n=0; while [ $n -lt 20 ]; do i=0; while [ $i -lt 60 ]; do i=$((i+1)); done;"
+    " usleep 20000; n=$((n+1)); done; echo fin''ished\n"
+)
+HOG = "while true; do :; done\n"
+
+
+def configuration(image: Image, name: str, **more: object) -> DomainConfig:
+    return DomainConfig(
+        name=name,
+        kernel=str(image("debian-cloud")),
+        ramdisk=str(image("demo-initrd")),
+        cmdline="console=hvc0 quiet",
+        memory=128,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def boot(machine: Machine, image: Image, name: str, **more: object) -> Domain:
+    domain = machine.create(configuration(image, name, **more))
+    domain.console.expect(r"[#$] ", timeout=100)
+    return domain
+
+
+def timed(machine: Machine, domain: Domain) -> float:
+    """How long the task takes, in seconds of the machine's time."""
+    start = machine.now
+    domain.console.send(TASK)
+    domain.console.expect("finished", timeout=100)
+    return machine.now - start
+
+
+@pytest.fixture
+def pools() -> Machine:
+    machine = Machine(clock="virtual", cpus=2)
+    machine.scheduling.remove_cpu("Pool-0", 1)
+    machine.scheduling.create_pool("rt", "rtds", [1])
+    return machine
+
+
+def test_a_hog_in_one_pool_does_not_delay_the_other(image: Image, pools: Machine) -> None:
+    with pools as machine:
+        reserved = {"pool": "rt", "period": 10_000, "slice": 6_000, "extratime": False}
+        task = boot(machine, image, "task", **reserved)
+        alone = timed(machine, task)
+        hog = boot(machine, image, "hog")
+        history = History()
+        machine.instruments.add(history)
+        hog.console.send(HOG)
+        beside = timed(machine, task)
+        assert beside == pytest.approx(alone, rel=0.01)
+        # Each keeps to its pool's CPU, and both really ran.
+        segments = history.close(machine.hypervisor.clock.now())
+        assert {(one.cpu, one.domid) for one in segments} <= {(0, hog.domid), (1, task.domid)}
+        assert hog.cpu_time_ns > 0.9 * beside * 1e9
+        # In the hog's pool it depends on their weights.
+        machine.scheduling.move_domain(task.domid, "Pool-0")
+        machine.scheduling.set_params(task.domid, "credit2", Params(weight=16))
+        machine.scheduling.set_params(hog.domid, "credit2", Params(weight=4096))
+        assert timed(machine, task) > 1.5 * alone
+        # And back again, while both run.
+        machine.scheduling.move_domain(task.domid, "rt")
+        assert timed(machine, task) == pytest.approx(alone, rel=0.1)
+
+
+def test_two_guests_on_two_cpus_do_twice_the_work(image: Image) -> None:
+    """In the machine's time; and the same again, byte for byte."""
+
+    def boots(cpus: int, seconds: float | None = None) -> tuple[float, list[str]]:
+        with Machine(clock="virtual", cpus=cpus) as machine:
+            guests = [machine.create(configuration(image, f"g{i}")) for i in range(2)]
+            if seconds is not None:
+                machine.run(timeout=seconds)
+            for guest in guests if seconds is None else ():
+                guest.console.expect(r"[#$] ", timeout=100)
+            return machine.now, [guest.console.output for guest in guests]
+
+    one, _ = boots(1)
+    two, _ = boots(2)
+    assert one / two > 1.8
+    assert boots(2, 0.5) == boots(2, 0.5)
+
+
+def test_a_cap_and_a_pin_of_a_configuration_hold(image: Image) -> None:
+    with Machine(clock="virtual", cpus=2) as machine:
+        capped = boot(machine, image, "capped", cap=30, cpus="1")
+        assert machine.scheduling.vcpu_info(capped.domid, 0).hard == 0b10
+        capped.console.send(HOG)
+        machine.run(timeout=0.2, until=lambda: False)
+        before, start = capped.cpu_time_ns, machine.now
+        machine.run(timeout=2, until=lambda: False)
+        used = (capped.cpu_time_ns - before) / 1e9
+        assert used / (machine.now - start) == pytest.approx(0.3, rel=0.02)
+        assert machine.scheduling.vcpu_info(capped.domid, 0).cpu == 1
