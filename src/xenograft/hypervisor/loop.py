@@ -33,6 +33,7 @@ from xenograft.abi.vcpu import (
 from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.rest import Rest
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ class Loop:
         host_end = now + self.host_slice_ns
         until = host_deadline = -1
         spinning_yields = False
+        is_pv = vcpu.domain.kind is GuestKind.PV
         cpu.pause_exits(0)
         while True:
             limit = timers.due
@@ -247,6 +249,8 @@ class Loop:
                 exit_ = cpu.run(FOREVER, host_deadline)
                 now = clock.now()
                 host_over = now >= host_end
+            if is_pv:
+                hypervisor.frames.settle()
             if vcpu.requested >= 0:
                 self._acknowledge(vcpu, cpu)
             if instruments.injection is not None:
