@@ -141,10 +141,21 @@ def _populate_pv(domain: Domain, plan: PvPlan) -> list[int]:
 
 
 def _fill_pv(domain: Domain, plan: PvPlan, mfns: list[int]) -> None:
-    console = domain.events.alloc_unbound(0)
-    domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = console
-    domain.hvm_params[params.HVM_PARAM_CONSOLE_PFN] = mfns[plan.console]
-    contents = plan.contents(mfns, shared_info=domain.shared_info_maddr, console_evtchn=console)
+    store, console = domain.events.alloc_unbound(0), domain.events.alloc_unbound(0)
+    domain.hvm_params.update(
+        {
+            params.HVM_PARAM_STORE_EVTCHN: store,
+            params.HVM_PARAM_STORE_PFN: mfns[plan.xenstore],
+            params.HVM_PARAM_CONSOLE_EVTCHN: console,
+            params.HVM_PARAM_CONSOLE_PFN: mfns[plan.console],
+        }
+    )
+    contents = plan.contents(
+        mfns,
+        shared_info=domain.shared_info_maddr,
+        store_evtchn=store,
+        console_evtchn=console,
+    )
     memory = domain.memory
     for gpa, data in contents:
         view = memoryview(data)
