@@ -167,12 +167,40 @@ struct pv_vcpu {
     struct pv_trap traps[256];
 };
 
-/* -- pv_trap.c -- */
+/* -- pv_walk.c: the guest's memory, and its stores to page tables -- */
+#define PFEC_present 1
+#define PFEC_write 2
+#define PFEC_user 4
+#define PFEC_reserved 8
+#define PFEC_insn 16
+#define VMASST_writable_pagetables (1u << 2)
+uint64_t pv_root(struct vcpu *v);
+bool pv_address_fine(struct vcpu *v, uint64_t gva);
+uint64_t *pv_entry(struct vcpu *v, uint64_t root, uint64_t gva, bool write);
+bool pv_open_window(struct vcpu *v, uint32_t error);
 uint64_t pv_walk(struct vcpu *v, uint64_t gva, bool write);
 bool pv_copy_in(struct vcpu *v, void *to, uint64_t gva, size_t size);
 bool pv_copy_out(struct vcpu *v, uint64_t gva, const void *from, size_t size);
 void pv_flush(struct vcpu *v);
 void pv_flush_others(struct vcpu *v);
+bool pv_fill_window(struct vcpu *v, uint64_t addr, int access, int mmu_idx);
+void pv_window_write(struct vcpu *v, uint64_t maddr, uint64_t value, unsigned size);
+uint64_t pv_window_read(struct vcpu *v, uint64_t maddr, unsigned size);
+void pv_type_flush(struct pv_domain *d, uint32_t stamp);
+
+/* -- pv_segment.c -- */
+#define DESC_CODE64 0xaffb00u
+#define DESC_CODE32 0xcffb00u
+#define DESC_DATA32 0xcff300u
+#define LDT_PAGE 16 /* of a vCPU's 32 pages of descriptors */
+void pv_set_segment(void *env, int n, uint32_t selector, uint64_t base, uint32_t limit,
+                    uint32_t flags);
+bool pv_map_ldt_page(struct vcpu *v, uint64_t page);
+bool pv_load_segment(struct vcpu *v, int n, uint32_t selector);
+void pv_drop_ldt(struct vcpu *v);
+
+/* -- pv_trap.c -- */
+bool pv_in_kernel(struct vcpu *v);
 void pv_exception(struct vcpu *v, int vector);
 bool pv_event(struct vcpu *v);
 bool pv_event_due(struct vcpu *v);
@@ -181,17 +209,11 @@ void pv_sysenter(struct vcpu *v);
 void pv_iret(struct vcpu *v);
 void pv_load_roots(struct vcpu *v);
 _Noreturn void pv_give_up(struct vcpu *v, int vector, uint64_t address);
-bool pv_fill_window(struct vcpu *v, uint64_t addr, int access, int mmu_idx);
-void pv_window_write(struct vcpu *v, uint64_t maddr, uint64_t value, unsigned size);
-uint64_t pv_window_read(struct vcpu *v, uint64_t maddr, unsigned size);
-bool pv_load_segment(struct vcpu *v, int n, uint32_t selector);
-void pv_type_flush(struct pv_domain *d, uint32_t stamp);
 
 /* -- pv_call.c: true if answered here; *result is the value for RAX then -- */
 enum pv_answer { PV_ANSWERED, PV_PASS, PV_AGAIN, PV_DONE };
 enum pv_answer pv_hypercall(struct vcpu *v, uint64_t number, uint64_t args[6], int64_t *result);
 int pv_new_baseptr(struct vcpu *v, uint64_t mfn, bool user);
-void pv_drop_ldt(struct vcpu *v);
 
 /* -- pv_python.c -- */
 int pv_register(PyObject *module);

@@ -24,135 +24,12 @@ enum { VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7
 #define EFLAGS_RF 0x10000u
 #define EFLAGS_VM 0x20000u
 #define EFLAGS_AC 0x40000u
-#define PFEC_present 1
-#define PFEC_write 2
-#define PFEC_user 4
-#define PFEC_reserved 8
-#define PFEC_insn 16
-#define VMASST_writable_pagetables (1u << 2)
 #define VMASST_architectural_iopl (1u << 4)
 #define VGCF_in_syscall 0x100u
-#define DESC_CODE64 0xaffb00u
-#define DESC_CODE32 0xcffb00u
-#define DESC_DATA32 0xcff300u
-#define LDT_PAGE 16 /* of a vCPU's 32 pages of descriptors */
-
-/* -- the TLB ---------------------------------------------------------------------------------------- */
-
-void pv_flush(struct vcpu *v)
-{
-    struct memory *m = v->space->memory;
-    NAME(tlb_flush)(v->cs);
-    v->pv->flush = false;
-    if (++m->tlb_clock == 0) {
-        /* Come round: old times mean nothing any more. */
-        m->tlb_clock = 1;
-        for (struct engine *e = m->engines; e; e = e->next)
-            for (struct vcpu *other = e->vcpus; other; other = other->next)
-                if (other->pv)
-                    other->pv->flushed_at = 0;
-    }
-    v->pv->flushed_at = m->tlb_clock;
-}
-
-void pv_flush_others(struct vcpu *v)
-{
-    for (struct vcpu *other = v->engine->vcpus; other; other = other->next)
-        if (other != v && other->pv)
-            other->pv->flush = true;
-}
-
-/* A frame that could be written until `stamp` becomes something else. */
-void pv_type_flush(struct pv_domain *d, uint32_t stamp)
-{
-    if (!d->space || !d->space->engine)
-        return;
-    for (struct vcpu *v = d->space->engine->vcpus; v; v = v->next) {
-        if (!v->pv || v->pv->flushed_at > stamp)
-            continue;
-        if (v == xg_current)
-            pv_flush(v);
-        else
-            v->pv->flush = true;
-    }
-}
-
-/* -- the guest's memory ------------------------------------------------------------------------------- */
-
-static uint64_t *walk(struct vcpu *v, uint64_t root, uint64_t gva, bool write)
-{
-    struct memory *m = v->space->memory;
-    uint64_t mfn = root, *entry = NULL;
-    for (int shift = 39; shift >= 12; shift -= 9) {
-        if (mfn >= m->frames)
-            return NULL;
-        entry = &pv_table(m, mfn)[gva >> shift & 511];
-        if (!(*entry & PTE_P) || (write && !(*entry & PTE_RW)) || (shift > 12 && *entry & PTE_PAT))
-            return NULL;
-        mfn = PTE_MFN(*entry);
-    }
-    return entry;
-}
-
-static uint64_t root_of(struct vcpu *v)
-{
-    struct pv_vcpu *p = v->pv;
-    return p->domain->compat ? p->root : p->user ? p->user_table : p->kernel_table;
-}
-
-static bool address_fine(struct vcpu *v, uint64_t gva)
-{
-    if (v->pv->domain->compat)
-        return gva < 0xf5800000ull;
-    return gva < 1ull << 47 || gva >= HYPERVISOR_VIRT_END;
-}
-
-/* Machine address behind gva, as the guest may read or write it now, or ~0. */
-uint64_t pv_walk(struct vcpu *v, uint64_t gva, bool write)
-{
-    if (!address_fine(v, gva))
-        return ~0ull;
-    uint64_t *entry = walk(v, root_of(v), gva, write);
-    if (!entry || PTE_MFN(*entry) >= v->space->memory->frames)
-        return ~0ull;
-    *entry |= write ? PTE_A | PTE_D : PTE_A;
-    return PTE_MFN(*entry) << PAGE_SHIFT | (gva & (PAGE_SIZE - 1));
-}
-
-bool pv_copy_in(struct vcpu *v, void *to, uint64_t gva, size_t size)
-{
-    while (size) {
-        size_t part = PAGE_SIZE - (gva & (PAGE_SIZE - 1));
-        part = part < size ? part : size;
-        uint64_t maddr = pv_walk(v, gva, false);
-        if (maddr == ~0ull)
-            return false;
-        memcpy(to, v->space->memory->base + maddr, part);
-        to = (char *)to + part, gva += part, size -= part;
-    }
-    return true;
-}
-
-bool pv_copy_out(struct vcpu *v, uint64_t gva, const void *from, size_t size)
-{
-    /* All pages are checked first: a bad pointer leaves nothing half written. */
-    for (uint64_t page = gva & ~(PAGE_SIZE - 1); page < gva + size; page += PAGE_SIZE)
-        if (pv_walk(v, page > gva ? page : gva, true) == ~0ull)
-            return false;
-    while (size) {
-        size_t part = PAGE_SIZE - (gva & (PAGE_SIZE - 1));
-        part = part < size ? part : size;
-        uint64_t maddr = pv_walk(v, gva, true);
-        frame_written(v->space->memory, maddr >> PAGE_SHIFT);
-        memcpy(v->space->memory->base + maddr, from, part);
-        from = (const char *)from + part, gva += part, size -= part;
-    }
-    return true;
-}
 
 /* -- modes ----------------------------------------------------------------------------------------------- */
 
-static bool in_kernel(struct vcpu *v)
+bool pv_in_kernel(struct vcpu *v)
 {
     if (v->pv->domain->compat)
         return (ENV_SEG(v->env, SEG_CS)->selector & 3) == 1;
@@ -161,7 +38,7 @@ static bool in_kernel(struct vcpu *v)
 
 void pv_load_roots(struct vcpu *v)
 {
-    ENV_CR(v->env, 3) = root_of(v) << PAGE_SHIFT;
+    ENV_CR(v->env, 3) = pv_root(v) << PAGE_SHIFT;
     ENV_HFLAGS(v->env) = (ENV_HFLAGS(v->env) & ~HF_PV_USER) | (v->pv->user ? HF_PV_USER : 0);
 }
 
@@ -198,119 +75,6 @@ _Noreturn void pv_give_up(struct vcpu *v, int vector, uint64_t address)
     v->args[1] = address;
     v->args[2] = ENV_EIP(v->env);
     vcpu_leave(v, EXIT_SHUTDOWN, 0);
-}
-
-/* -- segments ---------------------------------------------------------------------------------------------- */
-
-static void set_segment(void *env, int n, uint32_t selector, uint64_t base, uint32_t limit,
-                        uint32_t flags)
-{
-    *ENV_SEG(env, n) = (struct segment){selector, 0, base, limit, flags};
-}
-
-static bool map_ldt_page(struct vcpu *v, uint64_t page)
-{
-    struct pv_vcpu *p = v->pv;
-    struct memory *m = v->space->memory;
-    uint64_t kernel = p->domain->compat ? p->root : p->kernel_table;
-    uint64_t gva = p->ldt_base + (page << PAGE_SHIFT);
-    if (page * 512 >= p->ldt_entries || p->ldt_frames[page])
-        return false;
-    uint64_t *entry = address_fine(v, gva) ? walk(v, kernel, gva, false) : NULL;
-    if (!entry || pv_get_page_and_type(p->domain, PTE_MFN(*entry), PGT_seg_desc_page))
-        return false;
-    p->ldt_frames[page] = PTE_MFN(*entry);
-    uint64_t *slot = (uint64_t *)(m->base + p->descriptors) + LDT_PAGE + page;
-    *slot = p->ldt_frames[page] << PAGE_SHIFT | PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX;
-    return true;
-}
-
-void pv_drop_ldt(struct vcpu *v)
-{
-    struct pv_vcpu *p = v->pv;
-    bool dropped = false;
-    for (int i = 0; i < 16; i++)
-        if (p->ldt_frames[i]) {
-            ((uint64_t *)(v->space->memory->base + p->descriptors))[LDT_PAGE + i] = 0;
-            uint64_t mfn = p->ldt_frames[i];
-            p->ldt_frames[i] = 0;
-            pv_put_page_and_type(p->domain, mfn);
-            dropped = true;
-        }
-    if (dropped && v == xg_current)
-        pv_flush(v);
-    else if (dropped)
-        p->flush = true;
-}
-
-/* The descriptor behind a selector. False: there is none. */
-static bool descriptor_of(struct vcpu *v, uint32_t selector, uint64_t *descriptor)
-{
-    struct pv_vcpu *p = v->pv;
-    uint64_t index = selector >> 3, page = index >> 9, mfn;
-    if (selector & 4) {
-        if (index >= p->ldt_entries || (!p->ldt_frames[page] && !map_ldt_page(v, page)))
-            return false;
-        mfn = p->ldt_frames[page];
-    } else if (index >= FIRST_RESERVED_GDT_ENTRY) {
-        if (index >= FIRST_RESERVED_GDT_ENTRY + 32)
-            return false;
-        mfn = p->reserved_gdt;
-    } else {
-        if (index >= p->gdt_entries)
-            return false;
-        mfn = p->gdt_frames[page];
-    }
-    *descriptor = pv_table(v->space->memory, mfn)[index & 511];
-    return true;
-}
-
-/*
- * Load a segment register as IRET or MOV would at the guest's privilege.  False: that faults.
- */
-bool pv_load_segment(struct vcpu *v, int n, uint32_t selector)
-{
-    void *env = v->env;
-    uint64_t raw;
-    selector &= 0xffff;
-    if (n == SEG_CS && selector == FLAT_KERNEL_CS64 && !v->pv->domain->compat) {
-        set_segment(env, n, selector, 0, 0xffffffff, DESC_CODE64);
-        return true;
-    }
-    if (n == SEG_SS && selector == FLAT_KERNEL_SS) {
-        set_segment(env, n, selector, 0, 0xffffffff, DESC_DATA32);
-        return true;
-    }
-    if (!(selector & ~3u)) {
-        if (n == SEG_CS || (n == SEG_SS && !(ENV_SEG(env, SEG_CS)->flags & 1u << 21)))
-            return false;
-        /* In 64-bit mode a null stack segment is fine outside of ring 0's usual needs. */
-        set_segment(env, n, selector, 0, 0, n == SEG_SS ? (selector & 3) << 13 : 0);
-        return true;
-    }
-    if (!descriptor_of(v, selector, &raw))
-        return false;
-    uint32_t low = (uint32_t)raw, high = (uint32_t)(raw >> 32);
-    uint32_t dpl = high >> 13 & 3, rpl = selector & 3, kind = high >> 8 & 0x1f;
-    bool code = kind & 8, present = high & 1u << 15;
-    if (!(kind & 0x10) || !present)
-        return false;
-    if (n == SEG_CS) {
-        if (!code || (kind & 4 ? dpl > rpl : dpl != rpl) ||
-            ((high & 1u << 21) && (high & 1u << 22)))
-            return false;
-    } else if (n == SEG_SS) {
-        if (code || !(kind & 2) || dpl != rpl || rpl != (ENV_SEG(env, SEG_CS)->selector & 3))
-            return false;
-    } else if ((code && !(kind & 2)) || (!(code && kind & 4) && dpl < rpl)) {
-        return false;
-    }
-    uint32_t limit = (low & 0xffff) | (high & 0xf0000);
-    if (high & 1u << 23)
-        limit = limit << 12 | 0xfff;
-    set_segment(env, n, selector, (high & 0xff000000u) | (high & 0xff) << 16 | low >> 16, limit,
-                (high & 0x00ffff00u) | 0x100);
-    return true;
 }
 
 /* -- bouncing ------------------------------------------------------------------------------------------------ */
@@ -418,8 +182,8 @@ static void bounce(struct vcpu *v, uint64_t eip, uint32_t cs, int64_t error, boo
     ENV_REGS(env, R_ECX) = eip;
     ENV_REGS(env, R_R11) = flags;
     vcpu_set_eflags(env, flags);
-    set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
-    set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
+    pv_set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
+    pv_set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
     vcpu_sync_hflags(v);
 }
 
@@ -430,7 +194,7 @@ static void inject(struct vcpu *v, int vector, uint32_t error)
     if (vector == VECTOR_PF) {
         uint64_t cr2 = ENV_CR(v->env, 2);
         bool compat = v->pv->domain->compat;
-        error = (error & ~(uint32_t)PFEC_user) | (in_kernel(v) ? 0 : PFEC_user);
+        error = (error & ~(uint32_t)PFEC_user) | (pv_in_kernel(v) ? 0 : PFEC_user);
         if (info(v))
             memcpy(info(v) + (compat ? 8 : 16), &cr2, compat ? 4 : 8);
     }
@@ -468,7 +232,7 @@ static _Noreturn void leave_for_exception(struct vcpu *v, int vector, uint32_t e
     v->args[1] = error;
     v->args[2] = ENV_CR(v->env, 2);
     v->args[3] = ENV_EIP(v->env);
-    v->args[4] = in_kernel(v);
+    v->args[4] = pv_in_kernel(v);
     v->pending = true;
     vcpu_leave(v, EXIT_EXCEPTION, 0);
 }
@@ -478,14 +242,14 @@ static void software_interrupt(struct vcpu *v, int vector)
     void *env = v->env;
     struct pv_trap *t = &v->pv->traps[vector];
     uint64_t next = ENV_EXCEPTION_NEXT_EIP(env);
-    uint32_t least = in_kernel(v) ? 1 : 3;
+    uint32_t least = pv_in_kernel(v) ? 1 : 3;
     if (vector == VECTOR_BP || vector == VECTOR_OF) {
         ENV_EIP(env) = next;
         inject(v, vector, 0);
         return;
     }
     ENV_EIP(env) = next - (uint64_t)v->int_length;
-    if (vector == 0x82 && v->pv->domain->compat && in_kernel(v)) {
+    if (vector == 0x82 && v->pv->domain->compat && pv_in_kernel(v)) {
         pv_syscall(v, v->int_length, 0);
         return;
     }
@@ -505,33 +269,10 @@ static bool handle_ldt_fault(struct vcpu *v, uint32_t error)
     if (error & PFEC_user || offset < LDT_PAGE << PAGE_SHIFT || offset >= 32 << PAGE_SHIFT)
         return false;
     offset -= LDT_PAGE << PAGE_SHIFT;
-    if (map_ldt_page(v, offset >> PAGE_SHIFT))
+    if (pv_map_ldt_page(v, offset >> PAGE_SHIFT))
         return true;
     ENV_CR(v->env, 2) = p->ldt_base + offset;
     return false;
-}
-
-/* Whether a fault is a kernel's store to a page table that may be carried out. */
-static bool open_window(struct vcpu *v, uint32_t error)
-{
-    struct pv_vcpu *p = v->pv;
-    struct memory *m = v->space->memory;
-    uint64_t gva = ENV_CR(v->env, 2);
-    if (!(p->domain->vm_assist & VMASST_writable_pagetables) || !in_kernel(v) ||
-        error & (PFEC_reserved | PFEC_insn) ||
-        (error & (PFEC_present | PFEC_write)) != (PFEC_present | PFEC_write) ||
-        !address_fine(v, gva))
-        return false;
-    uint64_t *entry = walk(v, root_of(v), gva, false);
-    if (!entry || *entry & PTE_RW)
-        return false;
-    uint64_t mfn = PTE_MFN(*entry);
-    if (mfn >= m->frames || m->table[mfn].owner != p->domain->domid ||
-        pv_type(m, mfn) != PGT_level(1) || !pv_count(m, mfn))
-        return false;
-    p->window = gva & ~(PAGE_SIZE - 1);
-    p->window_mfn = mfn;
-    return true;
 }
 
 static bool forced_emulation(struct vcpu *v)
@@ -571,7 +312,7 @@ void pv_exception(struct vcpu *v, int vector)
     }
     switch (vector) {
     case VECTOR_PF:
-        if (handle_ldt_fault(v, error) || open_window(v, error))
+        if (handle_ldt_fault(v, error) || pv_open_window(v, error))
             return;
         break;
     case VECTOR_NM:
@@ -591,59 +332,6 @@ void pv_exception(struct vcpu *v, int vector)
     inject(v, vector, error);
 }
 
-/* -- stores to page tables --------------------------------------------------------------------------------------- */
-
-bool pv_fill_window(struct vcpu *v, uint64_t addr, int access, int mmu_idx)
-{
-    struct pv_vcpu *p = v->pv;
-    memory_attributes none = {0};
-    if (likely(!p->window) || (addr & ~(PAGE_SIZE - 1)) != p->window || access == ACCESS_FETCH)
-        return false;
-    NAME(real_tlb_set_page_with_attrs)(v->cs, p->window, HOLE_BASE + (p->window_mfn << PAGE_SHIFT),
-                                       none, PAGE_READ | PAGE_WRITE, mmu_idx, PAGE_SIZE);
-    return true;
-}
-
-uint64_t pv_window_read(struct vcpu *v, uint64_t maddr, unsigned size)
-{
-    struct memory *m = v->space->memory;
-    uint64_t value = 0;
-    if (maddr >> PAGE_SHIFT < m->frames)
-        memcpy(&value, m->base + maddr, size);
-    return value;
-}
-
-void pv_window_write(struct vcpu *v, uint64_t maddr, uint64_t value, unsigned size)
-{
-    struct pv_vcpu *p = v->pv;
-    struct memory *m = v->space->memory;
-    uint64_t mfn = maddr >> PAGE_SHIFT, page = p->window;
-    uint64_t *pte = (uint64_t *)(m->base + (maddr & ~7ull)), entry = 0;
-    int rc = -PV_EINVAL;
-    if (page && mfn == p->window_mfn && pv_type(m, mfn) == PGT_level(1) && pv_count(m, mfn)) {
-        entry = *pte;
-        memcpy((char *)&entry + (maddr & 7), &value, size);
-        rc = pv_mod_l1(p->domain, pte, mfn, entry, MMU_NORMAL_PT_UPDATE, p->domain->domid);
-        if (rc && p->domain->compat && size == 4 && maddr & 4 && entry & PTE_P)
-            /* The halves of an entry in the wrong order: the lower one will follow. */
-            rc = pv_mod_l1(p->domain, pte, mfn, entry & ~PTE_P, MMU_NORMAL_PT_UPDATE,
-                           p->domain->domid);
-    }
-    p->window = 0;
-    p->window_writes++;
-    if (page)
-        NAME(tlb_flush_page)(v->cs, page);
-    if (!rc)
-        return;
-    NAME(cpu_restore_state)(v->cs, CPU_MEM_IO_PC(v->cs), true);
-    ENV_CR(v->env, 2) = page | (maddr & (PAGE_SIZE - 1));
-    ENV_ERROR_CODE(v->env) = PFEC_present | PFEC_write;
-    ENV_EXCEPTION_IS_INT(v->env) = 0;
-    p->deliver = true;
-    CPU_EXCEPTION_INDEX(v->cs) = VECTOR_PF;
-    NAME(cpu_loop_exit)(v->cs);
-}
-
 /* -- system calls and hypercalls ------------------------------------------------------------------------------------ */
 
 static void hypercall(struct vcpu *v, int length, uintptr_t retaddr)
@@ -658,8 +346,8 @@ static void hypercall(struct vcpu *v, int length, uintptr_t retaddr)
         memcpy(args, wide_args, sizeof(args));
         number = r[R_EAX];
         /* SYSCALL forgets the segments. */
-        set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
-        set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
+        pv_set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
+        pv_set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
         vcpu_sync_hflags(v);
     } else {
         static const int order[] = {R_EBX, R_ECX, R_EDX, R_ESI, R_EDI, R_EBP};
@@ -704,7 +392,7 @@ void pv_syscall(struct vcpu *v, int length, uintptr_t retaddr)
 {
     void *env = v->env;
     struct pv_vcpu *p = v->pv;
-    if (p->domain->compat ? in_kernel(v) : !p->user) {
+    if (p->domain->compat ? pv_in_kernel(v) : !p->user) {
         hypercall(v, length, retaddr);
         return;
     }
@@ -717,8 +405,8 @@ void pv_syscall(struct vcpu *v, int length, uintptr_t retaddr)
     ENV_EIP(env) += (uint64_t)length;
     ENV_REGS(env, R_ECX) = ENV_EIP(env);
     ENV_REGS(env, R_R11) = vcpu_eflags(env) & ~(uint64_t)EFLAGS_RF;
-    set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
-    set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
+    pv_set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
+    pv_set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
     bounce(v, p->syscall, FLAT_KERNEL_CS64, -1, p->flags & VGCF_syscall_disables_events);
     vcpu_set_eflags(env, vcpu_eflags(env) & ~(uint64_t)EFLAGS_DF);
     pv_event(v);
@@ -728,15 +416,15 @@ void pv_sysenter(struct vcpu *v)
 {
     struct pv_vcpu *p = v->pv;
     void *env = v->env;
-    if (!p->sysenter || in_kernel(v)) {
+    if (!p->sysenter || pv_in_kernel(v)) {
         ENV_ERROR_CODE(env) = 0;
         inject(v, VECTOR_GP, 0);
         return;
     }
     /* What the processor forgets, Xen makes up. */
-    set_segment(env, SEG_CS, p->domain->compat ? 0xe02bu : FLAT_USER_CS32, 0, 0xffffffff,
+    pv_set_segment(env, SEG_CS, p->domain->compat ? 0xe02bu : FLAT_USER_CS32, 0, 0xffffffff,
                 DESC_CODE32);
-    set_segment(env, SEG_SS, p->domain->compat ? 0xe033u : FLAT_KERNEL_SS, 0, 0xffffffff,
+    pv_set_segment(env, SEG_SS, p->domain->compat ? 0xe033u : FLAT_KERNEL_SS, 0, 0xffffffff,
                 DESC_DATA32);
     ENV_REGS(env, R_ESP) = 0;
     ENV_EIP(env) = 0;
@@ -823,9 +511,9 @@ void pv_iret(struct vcpu *v)
         bool narrow = cs == FLAT_USER_CS32;
         ENV_REGS(env, R_ECX) = saved.rip;
         ENV_REGS(env, R_R11) = flags;
-        set_segment(env, SEG_CS, narrow ? FLAT_USER_CS32 : FLAT_KERNEL_CS64, 0, 0xffffffff,
+        pv_set_segment(env, SEG_CS, narrow ? FLAT_USER_CS32 : FLAT_KERNEL_CS64, 0, 0xffffffff,
                     narrow ? DESC_CODE32 : DESC_CODE64);
-        set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
+        pv_set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
     } else {
         if (!(saved.flags & VGCF_in_syscall)) {
             ENV_REGS(env, R_R11) = saved.r11;

@@ -59,11 +59,8 @@ static int mod_higher(struct pv_domain *d, uint64_t *pte, uint64_t table, int le
     if (entry & PTE_P) {
         if (entry & pv_disallowed(d, level))
             return -PV_EINVAL;
-        uint64_t same = SAME_PAGE_FLAGS | PTE_RW;
-        if (PTE_MFN(old) == table || PTE_MFN(entry) == table || pv_type(m, PTE_MFN(old) < m->frames
-            ? PTE_MFN(old) : 0) == PGT_level(level))
-            same = SAME_PAGE_FLAGS; /* a linear table's mapping stays read-only */
-        if (old & PTE_P && !((old ^ pv_adjust_lne(d, entry, level)) & ~same)) {
+        /* PTE_RW isn't harmless: it tells a linear table's mapping from another. */
+        if (!((old ^ pv_adjust_lne(d, entry, level)) & ~SAME_PAGE_FLAGS)) {
             put_entry(d, pte, table, pv_adjust_lne(d, entry, level), cmd);
             return 0;
         }
