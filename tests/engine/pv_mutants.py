@@ -22,7 +22,7 @@ TESTS = ("tests/engine/test_pv_pages.py", "tests/engine/test_pv_cpu.py")
 # (file, what stands there, what the mutant has, the rule that it breaks)
 MUTANTS = (
     ("pv_pages.c", "|| m->table[mfn].owner != owner", "", "a page has to be its owner's"),
-    ("pv_pages.c", "f->flags & FRAME_USED && ", "", "a free frame can't be had"),
+    ("pv_pages.c", " && f->refs && f->refs", " && f->refs", "a free frame can't be had"),
     ("pv_pages.c", "!(f->flags & FRAME_ZOMBIE) && ", "", "nor one that is about to be free"),
     (
         "pv_pages.c",

@@ -18,7 +18,7 @@ static bool held(struct memory *m, uint64_t mfn)
     if (mfn < RESERVED_FRAMES || mfn >= m->frames)
         return false;
     struct frame *f = &m->table[mfn];
-    return f->flags & FRAME_USED && !(f->flags & FRAME_ZOMBIE) && f->refs && f->refs != UINT32_MAX;
+    return !(f->flags & FRAME_ZOMBIE) && f->refs && f->refs != UINT32_MAX;
 }
 
 bool pv_get_page(struct memory *m, uint64_t mfn, uint32_t owner)

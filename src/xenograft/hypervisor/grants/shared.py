@@ -127,19 +127,24 @@ class SharedEntries:
         self.set_frame(ref, frame)
         self.memory.write_u32(self.maddr(ref), flags | domid << 16)
 
+    def _use_word(self, ref: int) -> tuple[int, int]:
+        """The aligned word that holds the flags of use, and the number of their first bit."""
+        at = self.status_maddr(ref)
+        return at & ~3, (at & 3) * 8
+
     def set_use(self, ref: int, flags: int) -> None:
         """Set flags of use, each atomically."""
-        at = self.status_maddr(ref)
+        at, first = self._use_word(ref)
         for bit in _USE_BITS:
             if flags >> bit & 1:
-                self.memory.test_and_set_bit(at, bit)
+                self.memory.test_and_set_bit(at, first + bit)
 
     def clear_use(self, ref: int, flags: int) -> None:
         """Clear flags of use, each atomically."""
-        at = self.status_maddr(ref)
+        at, first = self._use_word(ref)
         for bit in _USE_BITS:
             if flags >> bit & 1:
-                self.memory.test_and_clear_bit(at, bit)
+                self.memory.test_and_clear_bit(at, first + bit)
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two entries that nobody uses, with their flags of use."""
