@@ -36,12 +36,6 @@ MUTANTS = (
         "if (0)",
         "one type at a time",
     ),
-    (
-        "pv_pages.c",
-        "f->types = type | 1;\n    if",
-        "f->types = type | 1 | PGT_validated;\n    if",
-        "a table is none before it's validated",
-    ),
     ("pv_pages.c", "int rc = validate(d, mfn, type);", "int rc = 0;", "tables are validated"),
     (
         "pv_pages.c",

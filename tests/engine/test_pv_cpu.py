@@ -561,3 +561,22 @@ def test_bases(guest: PvBench) -> None:
     assert call(guest, 25, 9, 0) == -22
     assert call(guest, 25, 3, 0xE02B) == 0
     assert [guest.cpu.get(name) for name in names] == [0x1000, 0, 0x3000]
+
+
+def test_an_nmi(guest: PvBench) -> None:
+    """It needs a handler, asks nobody's mask, and doesn't nest before the next IRET."""
+    guest.load("1: jmp 1b", USER)
+    guest.load("mov $1, %eax; syscall", HANDLERS)
+    guest.cpu.set_nmi()
+    guest.to_user(USER)
+    guest.run(ExitReason.BUDGET)
+    guest.trap(2, HANDLERS, MASKS_EVENTS)
+    guest.run(ExitReason.HYPERCALL)
+    assert guest.frame(4)[2:] == [USER, KERNEL_CS]
+    guest.cpu.complete(0)
+    guest.cpu.set_nmi()
+    guest.load("1: jmp 1b", guest.cpu.get("rip"))
+    guest.run(ExitReason.BUDGET)
+    guest.to_user(USER)
+    guest.run(ExitReason.HYPERCALL)
+    assert guest.frame(4)[2:] == [USER, KERNEL_CS]

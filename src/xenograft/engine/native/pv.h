@@ -79,6 +79,7 @@ struct pv_domain {
     uint64_t m2p_l4e, perdomain_l4e;
     uint64_t compat_l2[512 - COMPAT_L2_FIRST_XEN_SLOT];
     uint64_t work; /* entries looked at: what a call has cost */
+#define PV_WORK_MAX (16u << 20) /* more in one go is no guest's honest need */
 };
 
 extern PyTypeObject PvDomain_Type;
@@ -146,6 +147,7 @@ struct pv_vcpu {
     bool native;         /* hypercalls may be answered here */
     bool deliver;        /* the exception under way goes to the guest as it is */
     bool iret;           /* and this one stands for an IRET */
+    bool nmi_masked;     /* an NMI is being handled: until the next IRET */
     bool taskswitch;     /* the guest's CR0.TS */
     uint64_t kernel_table, user_table; /* mfns */
     uint64_t root;       /* 32-bit: the root table that Xen made; kernel_table is an L3 */

@@ -333,6 +333,8 @@ static int validate(struct pv_domain *d, uint64_t mfn, uint32_t type)
     int level = (int)(type >> 29), rc = 0, i;
     frame_written(m, mfn);
     d->work += 512;
+    if (d->work > PV_WORK_MAX)
+        return -PV_EBUSY;
     if (type == PGT_level(1))
         return validate_l1(d, mfn);
     if (type == PGT_seg_desc_page) {

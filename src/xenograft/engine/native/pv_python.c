@@ -112,6 +112,7 @@ static PyObject *domain_pin(struct pv_domain *d, PyObject *args)
         return NULL;
     if (level < 1 || level > 4)
         return PyErr_Format(PyExc_ValueError, "levels are 1 to 4");
+    d->work = 0;
     return PyLong_FromLong(pv_pin(d, mfn, level));
 }
 
@@ -417,6 +418,7 @@ static PyObject *cpu_pv_call(struct vcpu *v, PyObject *args)
     uint64_t values[6];
     for (int i = 0; i < 6; i++)
         values[i] = a[i];
+    v->pv->domain->work = 0;
     struct vcpu *outer = xg_current;
     xg_current = v;
     enum pv_answer answer = pv_hypercall(v, number, values, &result);

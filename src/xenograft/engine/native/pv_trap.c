@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7, VECTOR_GP = 13,
+enum { VECTOR_NMI = 2, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7, VECTOR_GP = 13,
        VECTOR_PF = 14 };
 #define HAS_ERROR_CODE 0x00227d00u /* by vector: 8, 10 to 14, 17, 21 */
 #define EFLAGS_TF 0x100u
@@ -205,20 +205,32 @@ static void inject(struct vcpu *v, int vector, uint32_t error)
 
 /* -- events ---------------------------------------------------------------------------------------------------- */
 
+static bool nmi_due(struct vcpu *v)
+{
+    return v->nmi && !v->pv->nmi_masked && v->pv->traps[VECTOR_NMI].address;
+}
+
 bool pv_event_due(struct vcpu *v)
 {
     uint8_t *at = info(v);
-    return at && at[0] && !at[1];
+    return nmi_due(v) || (at && at[0] && !at[1]);
 }
 
 bool pv_event(struct vcpu *v)
 {
     if (!pv_event_due(v))
         return false;
+    bool nmi = nmi_due(v);
     uint32_t n = v->injections++ % INJECTIONS;
     v->injected[n].count = engine_count(v->engine);
-    v->injected[n].vector = 0;
-    v->injected[n].kind = 1;
+    v->injected[n].vector = nmi ? VECTOR_NMI : 0;
+    v->injected[n].kind = nmi ? 2 : 1;
+    if (nmi) {
+        v->nmi = false;
+        v->pv->nmi_masked = true;
+        inject(v, VECTOR_NMI, 0);
+        return true;
+    }
     bounce(v, v->pv->event, (uint32_t)v->pv->event_cs, -1, true);
     return true;
 }
@@ -485,6 +497,7 @@ void pv_iret(struct vcpu *v)
         uint64_t rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
     } saved;
     p->irets++;
+    p->nmi_masked = false;
     if (p->domain->compat) {
         iret_32(v);
         return;
