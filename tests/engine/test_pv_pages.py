@@ -460,3 +460,14 @@ def test_relinquish_breaks_circles(guest: Pages) -> None:
         guest.pages.relinquish(extents)
     assert [guest.types(mfn)[1] for mfn in guest.mine] == [0] * FRAMES
     assert [guest.memory.refs(mfn) for mfn in guest.mine] == [1] * FRAMES
+
+
+def test_levels_cannot_be_left_out(guest: Pages) -> None:
+    """A table maps those of the level below, or its own for reading; no others."""
+    tables = guest.tree()
+    for upper, lower in ((0, 2), (0, 3), (1, 3), (2, 1)):
+        entry = tables[lower] << 12 | pte.P
+        assert guest.update(tables[upper], 9, entry) == EINVAL, (upper, lower)
+    descriptors = guest.mine[8]
+    assert guest.pages.get_type(descriptors, pte.SEG) == 0
+    assert guest.update(tables[0], 9, descriptors << 12 | pte.P) == EINVAL
