@@ -70,7 +70,7 @@ def test_no_exit_is_without_an_action(reason: int, flags: int, args: list[int]) 
     exit_ = (reason, flags, *args)
     action = decide(exit_, WITH_APIC)  # type: ignore[arg-type]
     assert isinstance(action.act, Act)
-    if reason > ExitReason.ERROR:
+    if reason > ExitReason.EXCEPTION:
         assert action.act is Act.CRASH
 
 

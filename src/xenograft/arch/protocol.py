@@ -55,6 +55,10 @@ class Arch(Protocol[VcpuT, CallT]):
         """vcpu_info lies elsewhere now: watch the upcall byte there."""
         ...
 
+    def assists_changed(self) -> None:
+        """The guest has switched a vm_assist on or off."""
+        ...
+
     def close(self) -> None:
         """The domain is being destroyed: stop timers, let go of everything."""
         ...

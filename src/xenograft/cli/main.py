@@ -25,6 +25,7 @@ COMMANDS = {
     "modes": Lazy("xenograft.cli.modes", "modes", "The table of guest modes."),
     "cpuid": Lazy("xenograft.cli.cpuid", "cpuid", "The CPUID that guests see, decoded."),
     "sched": Lazy("xenograft.cli.sched", "sched", "Simulate, analyze and draw schedules."),
+    "xtf": Lazy("xenograft.cli.xtf", "xtf", "Run tests of the Xen Test Framework."),
     "completion": Lazy("xenograft.cli.shell", "completion", "Tab completion for your shell."),
     "version": Lazy("xenograft.cli.version", "version", "Versions of what a report should name."),
 }

@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from xenograft.engine.fake_memory import FakeMemory, FakeSpace
+from xenograft.engine.fake_pv import FakePvCpu, FakePvPages
 from xenograft.engine.protocol import (
     P2M_PRESENT,
     P2M_WRITE,
@@ -128,7 +129,7 @@ def shutdown(vector: int = 8) -> Exit:
     return make_exit(ExitReason.SHUTDOWN, vector)
 
 
-class FakeCpu:
+class FakeCpu(FakePvCpu):
     """`Cpu` driven by a script; see the module's docstring.
 
     For tests to look at: `answers` (exit, Answer) in order, `entered` (vectors that entered,
@@ -139,6 +140,7 @@ class FakeCpu:
     """
 
     def __init__(self, space: FakeSpace, index: int, script: Script = ()) -> None:
+        super().__init__()
         self.space = space
         self.index = index
         self.registers: dict[str, int] = {"rip": 0xFFF0, "rflags": 2, "cs_base": 0xFFFF0000}
@@ -489,3 +491,6 @@ class FakeEngine:
         cpu = FakeCpu(space, index, self.scripts.get(index, ()))
         self.cpus.append(cpu)
         return cpu
+
+    def pv_pages(self, memory: MachineMemory, space: AddressSpace, domid: int) -> FakePvPages:
+        return FakePvPages(domid)

@@ -17,6 +17,7 @@ from xenograft.engine.protocol import (
     PAGE_SIZE,
     AccessError,
 )
+from xenograft.engine.pv import PGT_writable_page
 
 _SECTOR = 512
 _RECORD = struct.Struct("<IBBxx")
@@ -41,6 +42,8 @@ class FakeMemory:
         self._data: dict[int, bytearray] = {}
         self._owner: dict[int, int] = {}
         self._refs: dict[int, int] = {}
+        self._writers: dict[int, int] = {}
+        self._m2p: dict[int, int] | None = None
         self._dirty: set[int] = set()
         self._log_dirty = False
         self._extents: list[tuple[int, int]] = [(0, frames)]
@@ -133,6 +136,40 @@ class FakeMemory:
             yield maddr >> PAGE_SHIFT, offset, length
             maddr += length
             size -= length
+
+    def get_writable(self, mfn: int) -> bool:
+        self._writers[mfn] = self._writers.get(mfn, 0) + 1
+        return True
+
+    def put_writable(self, mfn: int) -> None:
+        if not self._writers.get(mfn):
+            raise ValueError(f"frame {mfn:#x} isn't used so")
+        self._writers[mfn] -= 1
+
+    def writers(self, mfn: int) -> int:
+        """How often the frame is used so, for tests."""
+        return self._writers.get(mfn, 0)
+
+    def set_external(self, owner: int, external: bool) -> None:
+        """Nothing has other types than writable here."""
+
+    def types(self, mfn: int) -> tuple[int, int, bool, bool]:
+        count = self.writers(mfn)
+        return (PGT_writable_page if count else 0, count, bool(count), False)
+
+    def take_zombies(self) -> list[int]:
+        return []
+
+    def use_m2p(self, wide: int, narrow: int) -> None:
+        self._m2p = {}
+
+    def set_m2p(self, mfn: int, gfn: int, count: int) -> None:
+        for i in range(count if self._m2p is not None else 0):
+            assert self._m2p is not None
+            self._m2p[mfn + i] = gfn + i
+
+    def m2p(self, mfn: int) -> int:
+        return (self._m2p or {}).get(mfn, (1 << 64) - 1)
 
     def read(self, maddr: int, size: int) -> bytes:
         parts = []

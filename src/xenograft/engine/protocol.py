@@ -27,6 +27,7 @@ SHUTDOWN   vector that could not be delivered              do not run again: tri
 STAGE2     gpa, access (0 read, 1 write, 2 fetch), gva     change the p2m and run, or `fault`
 DEBUG      rip                                             run again
 ERROR      engine's error number, rip                      do not run again
+EXCEPTION  vector, error code, cr2, rip, in its kernel     `complete(length)` or `fault`
 ========== =============================================== =================================
 
 CR8 reads and writes come as MSR_READ and MSR_WRITE of index ``SYSREG_CR8``.  RDRAND's stream is
@@ -65,6 +66,8 @@ class ExitReason(IntEnum):
     STAGE2 = 13
     DEBUG = 14
     ERROR = 15
+    EXCEPTION = 16
+    """Of PV guests alone: an instruction that the hypervisor may carry out."""
 
 
 SYSREG_CR8 = 1 << 32 | 8
@@ -121,6 +124,18 @@ class MachineMemory(Protocol):
         ...
 
     def refs(self, mfn: int, /) -> int: ...
+    def get_writable(self, mfn: int, /) -> bool:
+        """Count a use of the frame that writes; False while it is something else (a page table)."""
+        ...
+
+    def put_writable(self, mfn: int, /) -> None:
+        """End a use that `get_writable` has counted."""
+        ...
+
+    def set_external(self, owner: int, external: bool, /) -> None:
+        """Say that mappings of the owner's frames by others don't count as uses that write."""
+        ...
+
     def read(self, maddr: int, size: int, /) -> bytes: ...
     def write(self, maddr: int, data: bytes | bytearray | memoryview, /) -> None:
         """The one copy-out: marks frames dirty and drops their translated code."""

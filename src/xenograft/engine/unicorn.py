@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import cast
 
 from xenograft.engine.protocol import AddressSpace, Cpu, MachineMemory
+from xenograft.engine.pv import PvPages
 
 
 class UnicornEngine:
@@ -43,3 +44,9 @@ class UnicornEngine:
         from xenograft.engine import _core
 
         return self._core.Cpu(cast(_core.Space, space), index)
+
+    def pv_pages(self, memory: MachineMemory, space: AddressSpace, domid: int) -> PvPages:
+        """The page tables of a PV domain that sees `memory` through `space`."""
+        from xenograft.engine import _core
+
+        return _core.PvDomain(cast(_core.Memory, memory), cast(_core.Space, space), domid)

@@ -9,9 +9,12 @@ from xenograft.abi.errno import Errno
 from xenograft.abi.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
 from xenograft.abi.sched import SHUTDOWN_NAMES, SHUTDOWN_reboot
 from xenograft.engine.protocol import PAGE_SHIFT, Exit, ExitReason
-from xenograft.hypervisor.call import Continuation
+from xenograft.hypervisor.call import Continuation, NoReturn
 from xenograft.hypervisor.exits import Act, Context, decide
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.p2m import FaultAction
+from xenograft.hypervisor.pv.emulate import trap_failure
+from xenograft.hypervisor.pv.platform import PvPlatform
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import Cpu
@@ -81,26 +84,35 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
         # Only an NMI could end this HLT; one that is pending does.
         if not vcpu.interrupt_pending():
             domain.arch.vcpu_down(vcpu)
+    elif act is Act.EXCEPTION:
+        assert isinstance(domain.arch, PvPlatform)
+        domain.arch.exception(vcpu, exit_)
     elif act is Act.STAGE2:
         _stage2(vcpu, cpu, a, b)
     elif act is Act.TRIPLE_FAULT:
-        _triple_fault(vcpu)
+        if domain.kind is GuestKind.PV:
+            domain.crash(trap_failure(exit_))
+        else:
+            _triple_fault(vcpu)
     elif act is Act.CRASH:
         domain.crash(f"the engine failed with error {a} at RIP {b:#x}")
 
 
 def hypercall(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
-    """Answer a hypercall of an HVM-type guest (Xen's hvm_hypercall)."""
+    """Answer a hypercall (Xen's hvm_hypercall, pv_hypercall)."""
     flags, number = exit_[1], exit_[2]
     call = vcpu.call
     assert call is not None
     mode = flags >> 2 & 3
-    if mode == 3:
+    is_pv = vcpu.domain.kind is GuestKind.PV
+    if is_pv:
+        call.bits, mask = vcpu.domain.bits, _MASK64 if vcpu.domain.bits == 64 else _MASK32
+    elif mode == 3:
         call.bits, mask = 64, _MASK64
     else:
         call.bits, mask = 32, _MASK32
         number &= _MASK32
-    if flags & 3:
+    if flags & 3 and not is_pv:
         cpu.complete(-Errno.EPERM & mask)
         return
     try:
@@ -110,6 +122,8 @@ def hypercall(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None
         for name, value in zip(_ARGUMENT_REGISTERS[call.bits], rest.arguments, strict=False):
             cpu.set(name, value & mask)
         cpu.retry()
+        return
+    except NoReturn:
         return
     if vcpu.cpu is not None:
         cpu.complete(result & mask)

@@ -38,6 +38,10 @@ class Continuation(Exception):
         self.arguments = args
 
 
+class NoReturn(Exception):
+    """Raised by a handler that has sent the caller somewhere else (IRET): there is no result."""
+
+
 class GuestAccess(Protocol):
     """The caller's memory, addressed as its pointers are (virtual, for guests)."""
 

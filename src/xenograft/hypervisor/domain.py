@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.hypervisor.memory.frames import PagePool
     from xenograft.hypervisor.memory.p2m import P2m
+    from xenograft.hypervisor.pv.platform import PvPlatform
 
 __all__ = ["Domain", "Dying", "GuestKind"]
 
@@ -43,7 +44,7 @@ class Domain:
     grants: GrantTable
     p2m: P2m
     pool: PagePool
-    arch: HvmPlatform
+    arch: HvmPlatform | PvPlatform
     shared_info_maddr: int
 
     def __init__(

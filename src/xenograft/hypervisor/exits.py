@@ -51,6 +51,8 @@ class Act(IntEnum):
     """A guest-physical address `a` that the second stage refuses, access `b`."""
     CRASH = 14
     """The engine failed with its error `a` at RIP `b`: the domain cannot go on."""
+    EXCEPTION = 15
+    """A PV guest's instruction faulted, and may be emulated."""
 
 
 class Action(NamedTuple):
@@ -85,6 +87,7 @@ _MSR_WRITE = int(ExitReason.MSR_WRITE)
 _HALT = int(ExitReason.HALT)
 _PAUSE = int(ExitReason.PAUSE)
 _SHUTDOWN = int(ExitReason.SHUTDOWN)
+_EXCEPTION = int(ExitReason.EXCEPTION)
 _STAGE2 = int(ExitReason.STAGE2)
 
 _RESUME = Action(Act.RESUME)
@@ -136,6 +139,8 @@ def decide(exit: Exit, context: Context) -> Action:
         if a0 == DEBUG_PORT and a1 == 1 and context.debug_port:
             return Action(Act.DEBUG_OUT, a2 & 0xFF)
         return _COMPLETE
+    if reason == _EXCEPTION:
+        return Action(Act.EXCEPTION, a0, a1)
     if reason == _STAGE2:
         return Action(Act.STAGE2, a0, a1)
     if reason == _SHUTDOWN:

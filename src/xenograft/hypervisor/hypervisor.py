@@ -37,6 +37,8 @@ from xenograft.hypervisor.version import XenVersion
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import Engine, MachineMemory
+    from xenograft.hypervisor.pv.mappings import XenMappings
+    from xenograft.hypervisor.pv.platform import PvPlatform
     from xenograft.hypervisor.vcpu import Vcpu
 
 HVM_MAX_VCPUS = 128
@@ -97,6 +99,8 @@ class Hypervisor:
         """Domains by number, those that are dying included."""
         self.virqs = GlobalVirqHandlers(self.domains)
         self._next_domid = 1
+        self.pv_mappings: XenMappings | None = None
+        """What all PV domains see of Xen; made for the first of them."""
         # -- what the machine loop and those who wake vCPUs share
         self.running: Vcpu | None = None
         """The vCPU whose code the machine loop runs at this moment."""
@@ -193,6 +197,9 @@ class Hypervisor:
     def _furnish(self, domain: Domain, max_event_channels: int, host: bool) -> None:
         domain.space = self.engine.space(self.memory)
         domain.pool = self.frames.add_pool(domain.domid, domain.max_pages)
+        self.memory.set_external(domain.domid, domain.kind.is_hvm_type)
+        if domain.kind is GuestKind.PV:
+            domain.pool.view = domain.space
         domain.pool.on_empty = lambda: self._finish_destroy(domain)
         try:
             shared_info_mfn = self.frames.alloc_special(domain.pool)
@@ -215,13 +222,21 @@ class Hypervisor:
             schedule=self._host_event if host else None,
         )
         domain.grants = GrantTable(domain)
-        domain.arch = HvmPlatform(domain)
+        domain.arch = self._platform(domain)
         size = vcpu_info.sizeof(64)
         for vcpu in domain.vcpus[:XEN_LEGACY_MAX_VCPUS]:
             vcpu.vcpu_info_maddr = domain.shared_info_maddr + vcpu.vcpu_id * size
         update_wallclock(domain)
         for vcpu in domain.vcpus:
             update_vcpu_time(vcpu, force=True)
+
+    @staticmethod
+    def _platform(domain: Domain) -> HvmPlatform | PvPlatform:
+        if domain.kind is not GuestKind.PV:
+            return HvmPlatform(domain)
+        from xenograft.hypervisor.pv.platform import PvPlatform
+
+        return PvPlatform(domain)
 
     def _free_domid(self) -> int:
         """Domids go up and come round, so that a number isn't used again at once."""

@@ -41,6 +41,7 @@ from xenograft.abi.vcpu import (
 from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.rest import Rest
 from xenograft.hypervisor.sched.cpumask import cpus_in, first
 
@@ -346,6 +347,7 @@ class Loop:
         slice_end = core.slice_end
         spinning_yields = False
         siblings = not self._single and self._sibling_waits(pcpu, vcpu)
+        is_pv = vcpu.domain.kind is GuestKind.PV
         cpu.pause_exits(0)
         while True:
             limit = timers.due
@@ -375,6 +377,8 @@ class Loop:
                 exit_ = cpu.run(FOREVER, host_deadline)
                 now = clock.now()
                 host_over = now >= host_end
+            if is_pv:
+                hypervisor.frames.settle()
             if vcpu.requested >= 0:
                 self._acknowledge(vcpu, cpu)
             if instruments.injection is not None:

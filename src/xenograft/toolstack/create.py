@@ -7,26 +7,32 @@ xc_dom_boot_image()).
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY_MAX_VCPUS
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from xenograft.abi.hvm import params
+from xenograft.abi.xen import shared_info, vcpu_info
+from xenograft.arch.x86.pv import kernel_state
 from xenograft.arch.x86.pvh import pvh_entry
 from xenograft.backends.console.console import ConsoleBackend
-from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.hypervisor.grants.host import map_grant
 from xenograft.hypervisor.grants.status import GrantError
 from xenograft.hypervisor.kinds import GuestKind
+from xenograft.hypervisor.pv.platform import PvPlatform
 from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from xenograft.arch.x86.cpuid.policy import Edit
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.toolstack.build.guest import BuiltGuest
+    from xenograft.toolstack.build.pv import PvPlan
 
 MAXMEM_CONSTANT_PAGES = 256
 """Pages that a domain may have beyond its build (LIBXL_MAXMEM_CONSTANT: 1 MiB)."""
@@ -63,7 +69,7 @@ def create_pvh_domain(
     """
     pages = built.pages if max_pages is None else max(max_pages, built.pages)
     domain = hypervisor.create_domain(
-        GuestKind.PVH,
+        GuestKind(built.kind),
         name=name,
         uuid=uuid,
         max_vcpus=built.vcpus,
@@ -85,21 +91,128 @@ def create_pvh_domain(
     return domain
 
 
-def _fill_memory(domain: Domain, built: BuiltGuest) -> None:
+def create_pv_domain(
+    hypervisor: Hypervisor,
+    plan: PvPlan,
+    *,
+    name: str,
+    uuid: bytes = bytes(16),
+    cpuid: Iterable[Edit] = (),
+    max_event_channels: int = 1023,
+    max_pages: int | None = None,
+) -> Domain:
+    """A paused PV domain with the guest in its memory and its first vCPU at the entry point.
+
+    Raises UserError if the machine has too little memory left.
+    """
+    pages = plan.pages if max_pages is None else max(max_pages, plan.pages)
+    domain = hypervisor.create_domain(
+        GuestKind.PV,
+        name=name,
+        uuid=uuid,
+        max_vcpus=plan.vcpus,
+        max_pages=pages + MAXMEM_CONSTANT_PAGES,
+        max_event_channels=max_event_channels,
+    )
     try:
+        platform = domain.arch
+        assert isinstance(platform, PvPlatform)
+        platform.set_cpuid(cpuid)
+        if plan.bits == 32:
+            platform.set_width(32)
+        mfns = _populate_pv(domain, plan)
+        _fill_pv(domain, plan, mfns)
+        _start_pv(domain, platform, plan, mfns)
+    except BaseException:
+        hypervisor.destroy_domain(domain)
+        raise
+    return domain
+
+
+def _populate_pv(domain: Domain, plan: PvPlan) -> list[int]:
+    """The machine frames of a PV domain's pages, by pfn."""
+    mfns: list[int] = []
+    frames, pool = domain.hypervisor.frames, domain.pool
+    with _enough_memory(domain, plan.pages):
+        for mfn, length in frames.alloc(pool, plan.pages):
+            domain.p2m.add_page(len(mfns), mfn, length, fresh=True)
+            mfns.extend(range(mfn, mfn + length))
+    return mfns
+
+
+def _fill_pv(domain: Domain, plan: PvPlan, mfns: list[int]) -> None:
+    store, console = domain.events.alloc_unbound(0), domain.events.alloc_unbound(0)
+    domain.hvm_params.update(
+        {
+            params.HVM_PARAM_STORE_EVTCHN: store,
+            params.HVM_PARAM_STORE_PFN: mfns[plan.xenstore],
+            params.HVM_PARAM_CONSOLE_EVTCHN: console,
+            params.HVM_PARAM_CONSOLE_PFN: mfns[plan.console],
+        }
+    )
+    contents = plan.contents(
+        mfns,
+        shared_info=domain.shared_info_maddr,
+        store_evtchn=store,
+        console_evtchn=console,
+    )
+    memory = domain.memory
+    for gpa, data in contents:
+        view = memoryview(data)
+        at = 0
+        while at < len(view):
+            pfn, offset = gpa + at >> PAGE_SHIFT, gpa + at & PAGE_SIZE - 1
+            size = min(PAGE_SIZE - offset, len(view) - at)
+            memory.write((mfns[pfn] << PAGE_SHIFT) + offset, view[at : at + size])
+            at += size
+    for vcpu_id in range(XEN_LEGACY_MAX_VCPUS):
+        mask = shared_info.offsetof("vcpu_info", domain.bits) + vcpu_id * vcpu_info.sizeof(64) + 1
+        memory.write(domain.shared_info_maddr + mask, b"\1")
+
+
+def _start_pv(domain: Domain, platform: PvPlatform, plan: PvPlan, mfns: list[int]) -> None:
+    """Pin the root table, and set the first vCPU to the kernel's entry."""
+    root, vcpu = mfns[plan.root], domain.vcpus[0]
+    result = platform.pages.pin(root, 4 if plan.bits == 64 else 3)
+    cpu = platform.make_cpu(vcpu)
+    result = result or cpu.pv_new_table(root, False)
+    if result:
+        raise UserError(
+            f"{plan.kernel.name}: its page tables were refused (errno {-result});"
+            " the file is damaged"
+        )
+    stack = plan.address(plan.stack + 1)
+    cpu.pv_set("kernel_ss", FLAT_KERNEL_SS if plan.bits == 64 else FLAT_RING1_SS)
+    cpu.pv_set("kernel_sp", stack)
+    state = kernel_state(
+        0, plan.bits, entry=plan.entry, stack=stack, start_info=plan.address(plan.start_info)
+    )
+    platform.start(vcpu, state)
+    vcpu.bring_up()
+
+
+def _fill_memory(domain: Domain, built: BuiltGuest) -> None:
+    with _enough_memory(domain, built.pages):
         for gfn, count in (*built.ram, *built.extra):
             domain.p2m.populate(gfn, count)
+    for gpa, data in built.pieces():
+        domain.space.write(gpa, data)
+    domain.p2m.e820 = tuple((entry.addr, entry.size, int(entry.type)) for entry in built.e820)
+
+
+@contextmanager
+def _enough_memory(domain: Domain, pages: int) -> Iterator[None]:
+    """Say in words that the machine has too few frames left for `pages`."""
+    try:
+        yield
     except XenError as error:
         if error.errno is not Errno.ENOMEM:
             raise
         free = domain.memory.free_frames() >> 20 - PAGE_SHIFT
         raise UserError(
             f"the machine has {free} MiB of memory left, and the guest needs"
-            f" {built.pages >> 20 - PAGE_SHIFT} MiB; give it less (--memory)"
+            f" {pages >> 20 - PAGE_SHIFT} MiB; give it less (--memory)"
         ) from None
-    for gpa, data in built.pieces():
-        domain.space.write(gpa, data)
-    domain.p2m.e820 = tuple((entry.addr, entry.size, int(entry.type)) for entry in built.e820)
 
 
 def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
@@ -113,6 +226,10 @@ def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
         page = map_grant(control.grants, domain.domid, GNTTAB_RESERVED_CONSOLE)
     except GrantError as error:
         raise ValueError(f"the console page {gfn:#x} isn't populated") from error
-    port = domain.events.alloc_unbound(control.domid)
-    domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
+    if domain.kind is GuestKind.PV:
+        # The start info page tells the port, so it was allocated with the domain's memory.
+        port = domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN]
+    else:
+        port = domain.events.alloc_unbound(control.domid)
+        domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
     return ConsoleBackend(domain.memory, page.maddr, control.events, domain.domid, port, page.unmap)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xenograft.abi import sched
 from xenograft.abi.hvm import params
@@ -35,7 +35,12 @@ from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
 from xenograft.toolstack import meter
-from xenograft.toolstack.create import attach_console, create_control_domain, create_pvh_domain
+from xenograft.toolstack.create import (
+    attach_console,
+    create_control_domain,
+    create_pv_domain,
+    create_pvh_domain,
+)
 from xenograft.toolstack.devices.manager import Devices
 from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.layout import DomainFacts
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor import domain as hypervisor_domain
     from xenograft.hypervisor.instruments import Instruments
     from xenograft.toolstack.build.guest import BuiltGuest
+    from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
 
 __all__ = ["Console", "Domain", "GuestEnded", "Machine", "ShutdownReason"]
@@ -380,7 +386,7 @@ class Machine:
         return self.create_built(build_domain(config), config, paused=paused)
 
     def create_built(
-        self, built: BuiltGuest, config: DomainConfig, *, paused: bool = False
+        self, built: BuiltGuest | PvPlan, config: DomainConfig, *, paused: bool = False
     ) -> Domain:
         """A guest that was built already; of `config` its name, UUID, CPUID, limits
         and scheduling count."""
@@ -393,7 +399,8 @@ class Machine:
         if any(domain.name == config.name for domain in self._domains):
             raise UserError(f"name: there is a domain {config.name!r} already; give another name")
         identity = uuids.UUID(config.uuid) if config.uuid else uuids.uuid5(_UUIDS, config.name)
-        xen = create_pvh_domain(
+        create: Any = create_pv_domain if built.kind == "pv" else create_pvh_domain
+        xen = create(
             self.hypervisor,
             built,
             name=config.name,

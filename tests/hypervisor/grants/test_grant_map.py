@@ -400,9 +400,9 @@ def test_a_pv_granter_counts_writable_uses(world: World, back: Caller) -> None:
     grant(pv, REF, 2, frame)
     op = map_ref(back, pv, REF, 60)
     assert op.status == GNTST_okay
-    assert world.frames._writable == {frame: 1}
+    assert world.frames.memory.writers(frame) == 1
     assert unmap_ref(back, op.handle, 60) == GNTST_okay
-    assert world.frames._writable == {}
+    assert world.frames.memory.writers(frame) == 0
 
 
 # -- what only goes wrong inside -----------------------------------------------------------------
@@ -422,7 +422,7 @@ def test_types_and_references_are_given_back(world: World, front: Dom) -> None:
     grant(front, REF, 3, PAGE)
     op = map_ref(pv, front, REF, 60, GNTMAP_host_map | GNTMAP_device_map)
     assert op.status == GNTST_general_error
-    assert world.frames._writable == {}
+    assert world.frames.memory.writers(mfn(front, PAGE)) == 0
     assert_unused(world, front, REF, PAGE)
 
 

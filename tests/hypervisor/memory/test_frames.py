@@ -216,7 +216,7 @@ def test_writable_uses_are_counted(table: FrameTable, pool: PagePool) -> None:
     assert table.get_writable(mfn)
     table.put_writable(mfn)
     table.put_writable(mfn)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="isn't used so"):
         table.put_writable(mfn)
 
 

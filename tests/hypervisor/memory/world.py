@@ -68,6 +68,7 @@ class World:
         self.engine = FakeEngine()
         self.memory = self.engine.memory(frames)
         self.frames = FrameTable(self.memory)
+        self.running = None
         self.instruments = Instruments()
         self.clock = VirtualClock()
         self.log = Log(self.clock.now)

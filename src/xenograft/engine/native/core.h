@@ -39,18 +39,24 @@
 enum exit_reason {
     EXIT_BUDGET, EXIT_KICK, EXIT_HYPERCALL, EXIT_IO_IN, EXIT_IO_OUT, EXIT_MMIO_READ,
     EXIT_MMIO_WRITE, EXIT_CPUID, EXIT_MSR_READ, EXIT_MSR_WRITE, EXIT_HALT, EXIT_PAUSE,
-    EXIT_SHUTDOWN, EXIT_STAGE2, EXIT_DEBUG, EXIT_ERROR, EXIT_NONE = -1,
+    EXIT_SHUTDOWN, EXIT_STAGE2, EXIT_DEBUG, EXIT_ERROR, EXIT_EXCEPTION, EXIT_NONE = -1,
 };
 
 /* -- machine memory ------------------------------------------------------------------- */
 
-enum { FRAME_USED = 1, FRAME_CODE = 2, FRAME_DIRTY = 4, FRAME_SCRUB = 8 };
+enum { FRAME_USED = 1, FRAME_CODE = 2, FRAME_DIRTY = 4, FRAME_SCRUB = 8, FRAME_ZOMBIE = 16 };
 
 struct frame {
     uint32_t owner;
     uint32_t refs;
     atomic_uchar flags;
     uint8_t writes; /* slow stores since code was translated from it */
+    int16_t linear; /* tables of its own level that it maps (+), or that map it (-) */
+    uint32_t types; /* what it is used as, and how often: pv.h */
+    union {
+        uint32_t stamp;       /* the TLB clock when its last use ended */
+        uint32_t next_zombie; /* of a frame without owner's references */
+    };
 };
 
 struct memory {
@@ -60,6 +66,10 @@ struct memory {
     struct frame *table;
     uint64_t frames, free, hint;
     bool log_dirty;
+    uint32_t tlb_clock; /* counts flushes of PV vCPUs */
+    uint32_t zombies;   /* frames whose last reference page tables have dropped */
+    uint64_t m2p, m2p32; /* what PV guests see as machine-to-physical, or 0 */
+    uint8_t external[4096]; /* bitmap of domids whose frames have no types (HVM-type) */
     pthread_mutex_t lock;
     struct engine *engines; /* all engines whose guests may hold frames of this memory */
 };
@@ -72,6 +82,8 @@ PyObject *memory_locate(struct memory *m, PyObject *args);
 PyObject *memory_gather(struct memory *m, PyObject *arg);
 PyObject *memory_scatter(struct memory *m, PyObject *args);
 PyObject *memory_fill(struct memory *m, PyObject *args);
+bool memory_external(struct memory *m, uint32_t domid);
+void memory_set_m2p(struct memory *m, uint64_t mfn, uint64_t gpfn);
 /* A frame was or will be written from outside the running vCPU's translated stores. */
 void frame_written(struct memory *m, uint64_t mfn);
 
@@ -227,6 +239,8 @@ struct vcpu {
     uint32_t locals;        /* how many of them; LOCALS + 1: too many */
     uint64_t cr4_valid, efer_valid;
     uint64_t entropy;
+    int call_length; /* of the hypercall instruction under way */
+    struct pv_vcpu *pv; /* of a PV guest, or NULL */
 };
 
 int cpu_register(PyObject *module);

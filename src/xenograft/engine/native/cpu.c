@@ -2,7 +2,7 @@
  *
  * The Cpu type: runs guest instructions until an exit, and takes the answers.
  */
-#include "core.h"
+#include "pv.h"
 #include "qemu.h"
 
 #include <stdlib.h>
@@ -47,7 +47,12 @@ static void prepare(struct vcpu *v, uint64_t budget, int64_t deadline)
     CPU_EXIT_REQUEST(cs) = 0;
     CPU_EXCEPTION_INDEX(cs) = -1;
     uint32_t request = 0;
-    if (v->vector >= 0 || (v->line_vector >= 0 && v->space->memory->base[v->line]))
+    if (v->pv) {
+        if (v->pv->flush)
+            pv_flush(v);
+        if (pv_event_due(v))
+            request |= CPU_INTERRUPT_HARD;
+    } else if (v->vector >= 0 || (v->line_vector >= 0 && v->space->memory->base[v->line]))
         request |= CPU_INTERRUPT_HARD;
     if (v->nmi)
         request |= CPU_INTERRUPT_NMI;
@@ -61,6 +66,8 @@ static void prepare(struct vcpu *v, uint64_t budget, int64_t deadline)
         if (v->fault_has_cr2)
             ENV_CR(v->env, 2) = (uint64_t)v->fault_cr2;
         CPU_EXCEPTION_INDEX(cs) = v->fault_vector;
+        if (v->pv && !v->pv->iret)
+            v->pv->deliver = true;
     }
 }
 
@@ -144,8 +151,15 @@ static PyObject *cpu_complete(struct vcpu *v, PyObject *const *args, Py_ssize_t 
     if (v->reason == EXIT_HYPERCALL) {
         bool wide = ENV_HFLAGS(v->env) & HF_CS64;
         ENV_REGS(v->env, R_EAX) = wide ? value[0] : (uint32_t)value[0];
-        uint64_t next = ENV_EIP(v->env) + 3;
+        uint64_t next = ENV_EIP(v->env) + (uint64_t)v->call_length;
         ENV_EIP(v->env) = wide ? next : (uint32_t)next;
+        if (v->pv && wide) { /* SYSCALL leaves these behind */
+            ENV_REGS(v->env, R_ECX) = next;
+            ENV_REGS(v->env, R_R11) = vcpu_eflags(v->env);
+        }
+        ENV_HFLAGS(v->env) &= ~HF_INHIBIT_IRQ;
+    } else if (v->reason == EXIT_EXCEPTION) {
+        ENV_EIP(v->env) += value[0]; /* carried out: its length */
         ENV_HFLAGS(v->env) &= ~HF_INHIBIT_IRQ;
     } else {
         for (int i = 0; i < 4; i++)
@@ -288,6 +302,8 @@ static PyObject *cpu_injections(struct vcpu *v, PyObject *unused)
 
 uint64_t vcpu_translate(struct vcpu *v, uint64_t gva)
 {
+    if (v->pv)
+        return pv_walk(v, gva, false);
     struct vcpu *outer = xg_current;
     uint32_t attributes[4] = {0};
     xg_current = v;
@@ -353,6 +369,14 @@ static PyObject *cpu_write(struct vcpu *v, PyObject *args)
     Py_buffer data;
     if (!PyArg_ParseTuple(args, "Ky*", &gva, &data))
         return NULL;
+    if (v->pv) {
+        bool done = v->cs && (uint64_t)data.len <= VIRTUAL_MAX &&
+                    pv_copy_out(v, gva, data.buf, (uint64_t)data.len);
+        PyBuffer_Release(&data);
+        if (!done)
+            return access_error(gva);
+        Py_RETURN_NONE;
+    }
     uint64_t start = gva, size = (uint64_t)data.len, part;
     const char *from = data.buf;
     bool fine = v->cs && size <= VIRTUAL_MAX;
@@ -566,6 +590,7 @@ static void cpu_release(struct vcpu *v)
 {
     if (!v->cs)
         return;
+    pv_release(v);
     struct engine *e = v->engine;
     struct vcpu **link = &e->vcpus;
     while (*link != v)
@@ -632,5 +657,16 @@ PyTypeObject Cpu_Type = {
 
 int cpu_register(PyObject *module)
 {
+    size_t own = 0, more = 0;
+    while (methods[own].ml_name)
+        own++;
+    while (pv_cpu_methods[more].ml_name)
+        more++;
+    static PyMethodDef all[128];
+    if (own + more >= 128)
+        return -1;
+    memcpy(all, methods, own * sizeof(*all));
+    memcpy(all + own, pv_cpu_methods, more * sizeof(*all));
+    Cpu_Type.tp_methods = all;
     return PyModule_AddType(module, &Cpu_Type);
 }

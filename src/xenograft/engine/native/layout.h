@@ -49,6 +49,12 @@
 #define CPU_TLB_LARGE_MASK(cs, mode) AT(uint64_t, cs, 33256 + 696 * (mode))
 #define MMU_MODES 3
 enum { TLB_ENTRY_SHIFT = 6, TLB_READ = 0, TLB_WRITE = 8, TLB_ADDEND = 32 };
+enum { TLB_SPARE, TLB_USER }; /* modes: supervisor under SMAP, user */
+#define CPU_TLB_DIRTY(cs) AT(uint16_t, cs, 33216)
+#define CPU_TLB_DESC(cs, mode) ((char *)(cs) + 33248 + 696 * (mode))
+#define CPU_TLB_DESC_SIZE 696
+#define CPU_TLB_FAST(cs, mode) ((char *)(cs) + 35344 + 16 * (mode))
+#define CPU_TLB_FAST_SIZE 16
 
 /* TranslationBlock */
 #define TB_PC(tb) AT(uint64_t, tb, 0)
@@ -162,6 +168,7 @@ enum {
 #define HF_CS64 (1u << 15)
 #define HF_OSFXSR (1u << 22)
 #define HF_SMAP (1u << 23)
+#define HF_PV_USER (1u << 30) /* ours: translations of guest user mode stay apart */
 #define HF2_GIF (1u << 0)
 #define HF2_NMI_MASK (1u << 2)
 

@@ -3,7 +3,7 @@
  * Machine memory: one sparse memfd, mapped once, and a frame table beside it.
  */
 #define _GNU_SOURCE
-#include "core.h"
+#include "pv.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -25,6 +25,9 @@ static void frame_take(struct memory *m, uint64_t mfn, uint32_t owner)
     f->owner = owner;
     f->refs = 1;
     f->writes = 0;
+    f->types = 0;
+    f->linear = 0;
+    f->stamp = m->tlb_clock;
     f->flags = (f->flags & FRAME_CODE) | FRAME_USED;
     m->free--;
 }
@@ -331,6 +334,107 @@ static PyObject *memory_set_dirty_logging(struct memory *m, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+bool memory_external(struct memory *m, uint32_t domid)
+{
+    return domid < 0x8000 && m->external[domid / 8] >> domid % 8 & 1;
+}
+
+void memory_set_m2p(struct memory *m, uint64_t mfn, uint64_t gpfn)
+{
+    uint32_t narrow = (uint32_t)gpfn;
+    if (!m->m2p)
+        return;
+    memcpy(m->base + m->m2p + mfn * 8, &gpfn, 8);
+    memcpy(m->base + m->m2p32 + mfn * 4, &narrow, 4);
+}
+
+static PyObject *memory_set_m2p_method(struct memory *m, PyObject *args)
+{
+    unsigned long long mfn, gfn, count;
+    if (!PyArg_ParseTuple(args, "KKK", &mfn, &gfn, &count))
+        return NULL;
+    if (mfn > m->frames || count > m->frames - mfn)
+        return PyErr_Format(PyExc_IndexError, "no frame 0x%llx", mfn);
+    for (uint64_t i = 0; i < count; i++)
+        memory_set_m2p(m, mfn + i, gfn == ~0ull ? gfn : gfn + i);
+    Py_RETURN_NONE;
+}
+
+static PyObject *memory_m2p(struct memory *m, PyObject *arg)
+{
+    FRAME_ARG(arg, mfn, known_frame)
+    uint64_t gfn = ~0ull;
+    if (m->m2p)
+        memcpy(&gfn, m->base + m->m2p + mfn * 8, 8);
+    return PyLong_FromUnsignedLongLong(gfn);
+}
+
+static PyObject *memory_set_external(struct memory *m, PyObject *args)
+{
+    unsigned int domid;
+    int external;
+    if (!PyArg_ParseTuple(args, "Ip", &domid, &external))
+        return NULL;
+    if (domid >= 0x8000)
+        return PyErr_Format(PyExc_ValueError, "domids have 15 bits");
+    m->external[domid / 8] =
+        (uint8_t)((m->external[domid / 8] & ~(1u << domid % 8)) | (unsigned)external << domid % 8);
+    Py_RETURN_NONE;
+}
+
+static PyObject *memory_get_writable(struct memory *m, PyObject *arg)
+{
+    FRAME_ARG(arg, mfn, used_frame)
+    return PyBool_FromLong(pv_get_writable(m, mfn));
+}
+
+static PyObject *memory_put_writable(struct memory *m, PyObject *arg)
+{
+    FRAME_ARG(arg, mfn, used_frame)
+    if (pv_type(m, mfn) != PGT_writable_page || !pv_count(m, mfn))
+        return PyErr_Format(PyExc_ValueError, "frame 0x%llx isn't used so", mfn);
+    pv_put_writable(m, mfn);
+    Py_RETURN_NONE;
+}
+
+/* Frames whose last reference is to be dropped; whoever keeps the accounts does. */
+static PyObject *memory_take_zombies(struct memory *m, PyObject *unused)
+{
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    while (list && m->zombies) {
+        struct frame *f = &m->table[m->zombies];
+        PyObject *mfn = PyLong_FromUnsignedLong(m->zombies);
+        m->zombies = f->next_zombie;
+        f->flags &= ~FRAME_ZOMBIE;
+        if (!mfn || PyList_Append(list, mfn) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(mfn);
+    }
+    return list;
+}
+
+/* (type, count, validated, pinned) */
+static PyObject *memory_types(struct memory *m, PyObject *arg)
+{
+    FRAME_ARG(arg, mfn, known_frame)
+    uint32_t types = m->table[mfn].types;
+    return Py_BuildValue("IINN", types >> 29, types & PGT_count_mask,
+                         PyBool_FromLong((types & PGT_validated) != 0),
+                         PyBool_FromLong((types & PGT_pinned) != 0));
+}
+
+static PyObject *memory_use_m2p(struct memory *m, PyObject *args)
+{
+    unsigned long long wide, narrow;
+    if (!PyArg_ParseTuple(args, "KK", &wide, &narrow) || !in_range(m, wide, m->frames * 8) ||
+        !in_range(m, narrow, m->frames * 4))
+        return NULL;
+    m->m2p = wide;
+    m->m2p32 = narrow;
+    Py_RETURN_NONE;
+}
+
 static PyObject *memory_digest(struct memory *m, PyObject *extents)
 {
     PyObject *hashlib = PyImport_ImportModule("hashlib");
@@ -425,6 +529,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     m->frames = frames;
     m->free = frames - RESERVED_FRAMES;
     m->hint = RESERVED_FRAMES;
+    m->tlb_clock = 1;
     return (PyObject *)m;
 }
 
@@ -451,6 +556,10 @@ static PyMethodDef methods[] = {
     METHOD(compare_exchange_u32, METH_VARARGS), METHOD(dirty_frames, METH_VARARGS | METH_KEYWORDS),
     METHOD(locate, METH_VARARGS), METHOD(gather, METH_O), METHOD(scatter, METH_VARARGS),
     METHOD(fill, METH_VARARGS),
+    METHOD(set_external, METH_VARARGS), METHOD(get_writable, METH_O),
+    METHOD(put_writable, METH_O), METHOD(take_zombies, METH_NOARGS), METHOD(types, METH_O),
+    METHOD(use_m2p, METH_VARARGS), METHOD(m2p, METH_O),
+    {"set_m2p", (PyCFunction)(void (*)(void))memory_set_m2p_method, METH_VARARGS, NULL},
     METHOD(set_dirty_logging, METH_O), METHOD(digest, METH_O), METHOD(close, METH_NOARGS),
     {NULL, NULL, 0, NULL},
 };

@@ -3,7 +3,7 @@
  * The second stage inside the engine: its page walker and TLB see guest-physical addresses, and
  * these replacements turn them into machine addresses; and the tracking of translated code.
  */
-#include "core.h"
+#include "pv.h"
 #include "qemu.h"
 
 #include <stddef.h>
@@ -55,6 +55,8 @@ bool NAME(x86_cpu_tlb_fill)(void *cs, uint64_t addr, int size, int access, int m
                             uintptr_t retaddr)
 {
     xg_current->leaf = 0;
+    if (unlikely(xg_current->pv) && pv_fill_window(xg_current, addr, access, mmu_idx))
+        return true;
     xg_current->fill_access = access;
     xg_current->fill_retaddr = retaddr;
     return NAME(real_x86_cpu_tlb_fill)(cs, addr, size, access, mmu_idx, probe, retaddr);
@@ -127,6 +129,10 @@ int NAME(memory_region_dispatch_read)(void *uc, void *mr, uint64_t offset, uint6
 {
     (void)uc, (void)mr, (void)attrs;
     struct vcpu *v = xg_current;
+    if (v->pv) {
+        *value = pv_window_read(v, offset, 1u << (op & 3));
+        return 0;
+    }
     uint64_t values[4], args[3] = {offset, 1ull << (op & 3), 0};
     vcpu_access(v, EXIT_MMIO_READ, args, values, CPU_MEM_IO_PC(v->cs));
     *value = values[0];
@@ -141,6 +147,10 @@ int NAME(memory_region_dispatch_write)(void *uc, void *mr, uint64_t offset, uint
     (void)uc, (void)mr, (void)attrs;
     struct vcpu *v = xg_current;
     unsigned bits = 8u << (op & 3);
+    if (v->pv) {
+        pv_window_write(v, offset, value, bits / 8);
+        return 0;
+    }
     uint64_t values[4];
     uint64_t args[3] = {offset, bits / 8, bits == 64 ? value : value & ((1ull << bits) - 1)};
     vcpu_access(v, EXIT_MMIO_WRITE, args, values, CPU_MEM_IO_PC(v->cs));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "core.h"
+#include "pv.h"
 
 PyObject *AccessError;
 
@@ -15,7 +15,8 @@ PyMODINIT_FUNC PyInit__core(void)
     AccessError = protocol ? PyObject_GetAttrString(protocol, "AccessError") : NULL;
     Py_XDECREF(protocol);
     PyObject *module = AccessError ? PyModule_Create(&definition) : NULL;
-    if (module && (memory_register(module) || space_register(module) || cpu_register(module)))
+    if (module && (memory_register(module) || space_register(module) || cpu_register(module) ||
+                   pv_register(module)))
         Py_CLEAR(module);
     return module;
 }

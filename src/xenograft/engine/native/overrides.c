@@ -3,7 +3,7 @@
  * The CPU's side of the engine: instructions and exceptions that it doesn't carry out, or not
  * as a machine would.  Semantics: AMD64 Architecture Programmer's Manual, volumes 2 and 3.
  */
-#include "core.h"
+#include "pv.h"
 #include "qemu.h"
 
 #include <string.h>
@@ -143,6 +143,10 @@ bool NAME(x86_cpu_exec_interrupt)(void *cs, int request)
         engine_set_limit(v->engine, engine_count(v->engine));
         return false;
     }
+    if (v->pv) {
+        CPU_INTERRUPT_REQUEST(cs) &= ~(CPU_INTERRUPT_HARD | CPU_INTERRUPT_NMI);
+        return pv_event(v);
+    }
     if (request & CPU_INTERRUPT_NMI && !(ENV_HFLAGS2(env) & HF2_NMI_MASK)) {
         CPU_INTERRUPT_REQUEST(cs) &= ~CPU_INTERRUPT_NMI;
         v->nmi = false;
@@ -188,6 +192,7 @@ static void leave_for_hypercall(struct vcpu *v)
         for (int i = 0; i < 6; i++)
             v->args[i] = (uint32_t)r[order[i]];
     }
+    v->call_length = 3;
     v->pending = true;
     vcpu_leave(v, EXIT_HYPERCALL, 0);
 }
@@ -199,6 +204,10 @@ void engine_exception(void *uc, uint32_t vector, void *user)
     (void)uc, (void)user;
     struct vcpu *v = xg_current;
     void *env = v->env;
+    if (v->pv) {
+        pv_exception(v, (int)vector);
+        return;
+    }
     v->log_len = v->log_pos = 0;
     v->watching = false;
     v->watch_hits = 0; /* the access has failed */
@@ -277,6 +286,10 @@ static void enter_kernel(void *env, uint32_t selector, bool long_mode)
 void NAME(helper_syscall)(void *env, int next_eip_addend);
 void NAME(helper_syscall)(void *env, int next_eip_addend)
 {
+    if (xg_current->pv) {
+        pv_syscall(xg_current, next_eip_addend, RETADDR());
+        return;
+    }
     /* Outside 64-bit code SYSCALL exists on one vendor's CPUs only. */
     if (!(ENV_EFER(env) & EFER_SCE) ||
         (!(ENV_HFLAGS(env) & HF_CS64) && ENV_CPUID_VENDOR1(env) == VENDOR_INTEL))
@@ -303,6 +316,10 @@ void NAME(helper_sysenter)(void *env, int next_eip_addend);
 void NAME(helper_sysenter)(void *env, int next_eip_addend)
 {
     (void)next_eip_addend;
+    if (xg_current->pv) {
+        pv_sysenter(xg_current);
+        return;
+    }
     if (!(ENV_SYSENTER_CS(env) & 0xfffc))
         raise_fault(env, VECTOR_GP, 0, RETADDR());
     bool long_mode = ENV_HFLAGS(env) & HF_LMA;

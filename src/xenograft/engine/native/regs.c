@@ -27,7 +27,7 @@ void vcpu_sync_hflags(struct vcpu *v)
     uint64_t cr0 = ENV_CR(env, 0), cr4 = ENV_CR(env, 4);
     uint32_t cs = ENV_SEG(env, SEG_CS)->flags, ss = ENV_SEG(env, SEG_SS)->flags;
     bool vm86 = cr0 & CR0_PE && ENV_EFLAGS(env) & EFLAGS_VM;
-    uint32_t hflags = ENV_HFLAGS(env) & HF_INHIBIT_IRQ;
+    uint32_t hflags = ENV_HFLAGS(env) & (HF_INHIBIT_IRQ | HF_PV_USER);
     if (cr0 & CR0_PE)
         hflags |= HF_PE | (vm86 ? 3u : (ss >> 13 & 3));
     hflags |= (uint32_t)(cr0 >> 1 & 1) * HF_MP | (uint32_t)(cr0 >> 2 & 1) * HF_EM |

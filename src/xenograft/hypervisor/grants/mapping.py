@@ -224,8 +224,18 @@ def unmap_grant(
         _release(table, granter, track.ref, entry, done | flags & GNTMAP_readonly)
 
 
-def _release(table: GrantTable, granter: Domain, ref: int, entry: ActiveEntry, done: int) -> None:
-    """Drop the references, types and pins of a mapping that is gone."""
+def _release(
+    table: GrantTable,
+    granter: Domain,
+    ref: int,
+    entry: ActiveEntry,
+    done: int,
+    held_by_entry: bool = False,
+) -> None:
+    """Drop the references, types and pins of a mapping that is gone.
+
+    `held_by_entry`: a page-table entry of a dying PV domain holds them, and drops them itself.
+    """
     frames = table.domain.hypervisor.frames
     mfn, writable = entry.mfn, not done & GNTMAP_readonly
     entry.pin -= pin_increment(done)
@@ -234,7 +244,7 @@ def _release(table: GrantTable, granter: Domain, ref: int, entry: ActiveEntry, d
         if writable:
             frames.put_writable(mfn)
         frames.put_page(mfn)
-    if done & GNTMAP_host_map:
+    if done & GNTMAP_host_map and not held_by_entry:
         if _holds_type(done, table.domain, granter):
             frames.put_writable(mfn)
         frames.put_page(mfn)
@@ -252,6 +262,8 @@ def release_mappings(table: GrantTable, budget: int) -> bool:
         granter = table.domain.hypervisor.domains.get(track.domid)
         entry = granter.grants.active.get(track.ref) if granter is not None else None
         if granter is not None and entry is not None:
-            _release(table, granter, track.ref, entry, track.flags & (ANY_MAP | GNTMAP_readonly))
+            done = track.flags & (ANY_MAP | GNTMAP_readonly)
+            in_tables = not track.hosted and not table.domain.kind.is_hvm_type
+            _release(table, granter, track.ref, entry, done, held_by_entry=in_tables)
         report(table, "release", track.domid, track.ref, GNTST_okay)
     return True

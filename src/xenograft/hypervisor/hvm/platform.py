@@ -143,6 +143,9 @@ class HvmPlatform:
         """vcpu_info is somewhere else now: watch the upcall byte there."""
         set_upcall_line(vcpu)
 
+    def assists_changed(self) -> None:
+        """Nothing here depends on the domain's assists."""
+
     # -- what the APIC bus asks for (apic_bus.ApicBusEffects) ------------------------------
     def apic_nmi(self, vcpu_id: int) -> None:
         self._domain.vcpus[vcpu_id].send_nmi()

@@ -46,4 +46,5 @@ def vm_assist(call: Call, cmd: int, type_: int) -> int:
         domain.vm_assist &= ~(1 << type_)
     else:
         raise XenError(Errno.ENOSYS)
+    domain.arch.assists_changed()
     return 0

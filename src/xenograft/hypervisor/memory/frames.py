@@ -20,12 +20,16 @@ from __future__ import annotations
 import mmap
 from array import array
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from xenograft.abi.errno import Errno, XenError
-from xenograft.engine.protocol import PAGE_SHIFT, MachineMemory
+from xenograft.engine.protocol import PAGE_SHIFT, AddressSpace, MachineMemory
 from xenograft.hypervisor.memory.runs import RunSet
+
+if TYPE_CHECKING:
+    from xenograft.engine.pv import PvMemory
 
 INVALID_MFN = (1 << 64) - 1
 INVALID_GFN = (1 << 64) - 1
@@ -49,7 +53,7 @@ class PagePool:
     has reserved of the machine's free frames (XENMEM_claim_pages).
     """
 
-    __slots__ = ("claimed", "domid", "dying", "max_pages", "on_empty", "pages", "special")
+    __slots__ = ("claimed", "domid", "dying", "max_pages", "on_empty", "pages", "special", "view")
 
     def __init__(self, domid: int, max_pages: int) -> None:
         self.domid = domid
@@ -58,6 +62,8 @@ class PagePool:
         self.special: set[int] = set()
         self.claimed = 0
         self.dying = False
+        self.view: AddressSpace | None = None
+        """Where the frames show themselves under their own numbers (a PV domain's space)."""
         self.on_empty: Callable[[], None] | None = None
         """Called when a dying domain's last frame has gone."""
 
@@ -83,9 +89,10 @@ class FrameTable:
         self.memory = memory
         self.pools: dict[int, PagePool] = {}
         self.outstanding_claims = 0
+        self.shown: PvMemory | None = None
+        """The memory that keeps a copy of the machine-to-physical table for PV guests."""
         self._released: set[int] = set()
         """Frames that lost the reference of their allocation, and are still referred to."""
-        self._writable: dict[int, int] = {}
         # gfn + 1 of each mfn, 0 for none. Anonymous memory: only what is touched is resident.
         self._m2p = memoryview(mmap.mmap(-1, memory.frames * 8)).cast("Q")
 
@@ -121,6 +128,8 @@ class FrameTable:
 
     def set_gfn(self, mfn: int, gfn: int, count: int = 1) -> None:
         """Note that mfn … is mapped at gfn … (INVALID_GFN: nowhere)."""
+        if self.shown is not None:
+            self.shown.set_m2p(mfn, gfn, count)
         if gfn == INVALID_GFN:
             self._m2p[mfn : mfn + count] = memoryview(bytes(8 * count)).cast("Q")
         elif count == 1:
@@ -167,7 +176,19 @@ class FrameTable:
             for mfn, length in extents:
                 self.memory.free(mfn, length)
             raise XenError(Errno.ENOMEM)
+        for mfn, length in extents:
+            self._appear(pool, mfn, length)
         return extents
+
+    @staticmethod
+    def _appear(pool: PagePool, mfn: int, count: int = 1) -> None:
+        if pool.view is not None:
+            pool.view.map(mfn, mfn, count)
+
+    @staticmethod
+    def _disappear(pool: PagePool | None, mfn: int, count: int = 1) -> None:
+        if pool is not None and pool.view is not None:
+            pool.view.unmap(mfn, count)
 
     def steal(self, pool: PagePool, mfn: int) -> None:
         """Take a frame away from a domain that alone refers to it (Xen's steal_page).
@@ -178,6 +199,7 @@ class FrameTable:
         if mfn not in pool.pages or mfn in self._released or self.memory.refs(mfn) != 1:
             raise XenError(Errno.EINVAL)
         pool.pages.discard(mfn)
+        self._disappear(pool, mfn)
 
     def assign(self, pool: PagePool, mfn: int) -> None:
         """Give a stolen frame to a domain.
@@ -190,6 +212,7 @@ class FrameTable:
             raise XenError(Errno.E2BIG)
         self.memory.set_owner(mfn, pool.domid)
         pool.pages.add(mfn)
+        self._appear(pool, mfn)
         self._spend_claim(pool, 1)
 
     def free_stolen(self, mfn: int) -> None:
@@ -227,7 +250,7 @@ class FrameTable:
         if self.memory.refs(mfn) == 1:
             self.set_gfn(mfn, INVALID_GFN)
             self._released.discard(mfn)
-            self._writable.pop(mfn, None)
+            self._disappear(self.pools.get(owner), mfn)
         if self.memory.put_ref(mfn) == 0:
             self._forget(owner, mfn)
 
@@ -244,6 +267,12 @@ class FrameTable:
         if pool.dying and pool.empty and pool.on_empty is not None:
             pool.on_empty()
 
+    def settle(self) -> None:
+        """Free the frames whose last reference a PV guest's page tables have dropped."""
+        if self.shown is not None:
+            for mfn in self.shown.take_zombies():
+                self.put_page(mfn)
+
     def put_alloc_ref(self, mfn: int) -> None:
         """Drop the reference of the allocation, once (Xen's put_page_alloc_ref)."""
         if mfn in self._released:
@@ -253,27 +282,24 @@ class FrameTable:
             self.put_page(mfn)
 
     def get_writable(self, mfn: int) -> bool:
-        """Count a writable use of the frame (PGT_writable_page); always possible so far.
+        """Count a writable use of the frame (PGT_writable_page).
 
-        Frames of guests with page tables of their own (PV) get other types; see Xen's
+        False for a frame that is something else, a PV guest's page table say: see Xen's
         get_page_type().
         """
-        self._writable[mfn] = self._writable.get(mfn, 0) + 1
-        return True
+        return self.memory.get_writable(mfn)
 
     def put_writable(self, mfn: int) -> None:
         """End a writable use."""
-        left = self._writable[mfn] - 1
-        if left:
-            self._writable[mfn] = left
-        else:
-            del self._writable[mfn]
+        self.memory.put_writable(mfn)
 
     # -- special frames ------------------------------------------------------------------------
     def alloc_special(self, pool: PagePool) -> int:
         """A zeroed frame of the hypervisor's, shared with the domain. Raises XenError(ENOMEM)."""
         ((mfn, _),) = self._take(pool, 1)
         pool.special.add(mfn)
+        # For ever something to write to: a PV guest can't make a page table of it.
+        self.memory.get_writable(mfn)
         return mfn
 
     def is_special(self, mfn: int) -> bool:
@@ -319,6 +345,7 @@ class FrameTable:
     def _free_run(self, pool: PagePool, mfn: int, count: int) -> None:
         """Free frames that nobody refers to any more, all at once."""
         self.set_gfn(mfn, INVALID_GFN, count)
+        self._disappear(pool, mfn, count)
         self.memory.free(mfn, count)
         pool.pages.discard(mfn, count)
         self._check_empty(pool)

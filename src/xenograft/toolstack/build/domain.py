@@ -13,6 +13,7 @@ from pathlib import Path
 from xenograft.toolstack.build.cache import KernelCache, cache_folder
 from xenograft.toolstack.build.guest import BuiltGuest
 from xenograft.toolstack.build.kernel import Unpacker
+from xenograft.toolstack.build.pv import PvPlan, build_pv
 from xenograft.toolstack.build.pvh import Module, build_pvh, mib_up
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.errors import UserError
@@ -60,13 +61,13 @@ def default_cache() -> KernelCache:
 
 def check_buildable(config: DomainConfig) -> None:
     """Raises UserError for what a configuration may ask for and no part here provides."""
-    if config.type != "pvh":
-        raise UserError(f'type="{config.type}": only PVH guests can be built; use --type pvh')
+    if config.type == "hvm":
+        raise UserError('type="hvm": no device model emulates a PC; use --type pvh or --type pv')
     if config.kernel is None:
         raise UserError("no kernel is given; name one (kernel= or --kernel)")
 
 
-def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltGuest:
+def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltGuest | PvPlan:
     """Build the guest that a configuration describes.
 
     `unpack` decompresses its kernel; default: through the user's cache.  Raises UserError, one
@@ -89,7 +90,8 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
                 f" memory; give it more than {mib_up(size)} MiB (--memory)"
             )
         modules.append(Module(read_file(config.ramdisk, "ramdisk"), name=name))
-    return build_pvh(
+    build = build_pv if config.type == "pv" else build_pvh
+    return build(
         kernel,
         memory=config.memory << 20,
         modules=modules,

@@ -193,3 +193,94 @@ def require_pvh(elf: Elf, notes: XenNotes, name: str = "kernel") -> int:
             f" ({elf.start:#x} to {elf.end:#x}); the file is damaged"
         )
     return entry
+
+
+class PvNotes(msgspec.Struct, frozen=True):
+    """What a PV kernel asks of its builder, with the defaults filled in (addresses)."""
+
+    virt_base: int
+    entry: int
+    paddr_offset: int
+    hypercall_page: int | None
+    p2m_base: int | None
+    """Where the p2m list is to be mapped, if outside of the initial mapping."""
+    module_unmapped: bool
+    """The ramdisk needs no mapping: the kernel takes its frame number."""
+    pae_extended_cr3: bool
+
+
+def _legacy_notes(text: str) -> dict[str, str]:
+    """`__xen_guest`: KEY=value pairs with commas between."""
+    pairs = (item.partition("=") for item in text.split(",") if item)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _legacy(elf: Elf, name: str) -> PvNotes:
+    values = _legacy_notes(elf.xen_guest or "")
+
+    def number(key: str) -> int | None:
+        try:
+            return int(values[key], 0) if key in values else None
+        except ValueError:
+            raise UserError(f"{name}: __xen_guest says {key}={values[key]}, no number") from None
+
+    base = number("VIRT_BASE") or 0
+    offset = number("ELF_PADDR_OFFSET")
+    page = number("HYPERCALL_PAGE")
+    entry = number("VIRT_ENTRY")
+    return PvNotes(
+        virt_base=base,
+        entry=elf.entry if entry is None else entry,
+        paddr_offset=base if offset is None else offset,
+        hypercall_page=None if page is None else base + (page << 12),
+        p2m_base=None,
+        module_unmapped=False,
+        pae_extended_cr3="PAE" in values and "extended-cr3" in values["PAE"],
+    )
+
+
+def require_pv(elf: Elf, notes: XenNotes, name: str = "kernel") -> PvNotes:
+    """What a kernel asks for as a PV guest, checked to be in what is loaded.
+
+    Raises UserError, saying which kinds the kernel supports, if it can't run as PV.
+    """
+    kinds = supported_kinds(elf, notes)
+    if "pv" not in kinds:
+        has = f"it supports {', '.join(kinds)}" if kinds else "it has no notes for Xen that say so"
+        advice = "use --type pvh, or" if "pvh" in kinds else "use"
+        raise UserError(
+            f"{name}: no PV kernel: {has}; {advice} a kernel with PV support (Linux: CONFIG_XEN_PV)"
+        )
+    if "dom0" in notes.required:
+        raise UserError(f"{name}: runs only as the control domain (it requires the feature dom0)")
+    if not notes.values:
+        found = _legacy(elf, name)
+    else:
+        base, entry = notes.number("VIRT_BASE") or 0, notes.number("ENTRY")
+        p2m_base = notes.number("INIT_P2M")
+        # Only an address below the kernel's own lies outside of the initial mapping.
+        if p2m_base is not None and (p2m_base >= base or p2m_base & 0xFFF or elf.machine == EM_386):
+            p2m_base = None
+        page = notes.number("HYPERCALL_PAGE")
+        found = PvNotes(
+            virt_base=base,
+            entry=elf.entry if entry is None else entry,
+            paddr_offset=notes.number("PADDR_OFFSET") or 0,
+            hypercall_page=page,
+            p2m_base=p2m_base,
+            module_unmapped=bool(notes.number("MOD_START_PFN")),
+            pae_extended_cr3="pae_pgdir_above_4gb" in notes.supported
+            or "extended-cr3" in notes.text("PAE_MODE"),
+        )
+    start = elf.start - found.paddr_offset + found.virt_base
+    end = elf.end - found.paddr_offset + found.virt_base
+    limit = 1 << 32 if elf.machine == EM_386 else 1 << 64
+    if found.virt_base % 4096 or not 0 <= start <= end <= limit or elf.start < found.paddr_offset:
+        raise UserError(f"{name}: its notes place it at {start:#x}, where nothing can be")
+    for what, address in (("entry", found.entry), ("hypercall page", found.hypercall_page)):
+        if address is not None and not start <= address <= end:
+            raise UserError(
+                f"{name}: the PV {what} {address:#x} lies outside the kernel ({start:#x} to"
+                f" {end:#x}); the file is damaged"
+            )
+    return found

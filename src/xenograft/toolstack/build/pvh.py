@@ -103,10 +103,10 @@ def build_pvh(
     size = start_info_size(line, texts, len(e820))
     start_info_first = bool(kernel.notes.number("MOD_START_PFN"))
     start_info = space.take("start info", size) if start_info_first else 0
-    loads = _kernel_loads(kernel)
+    loads = kernel_loads(kernel)
     placed = []
     for module, text in zip(modules, texts, strict=True):
-        data = _module_data(module.data, space.left)
+        data = module_data(module.data, space.left)
         at = space.take(module.name, len(data))
         placed.append(PlacedModule(at, len(data), text))
         loads.append(Load(at, data, module.name))
@@ -155,7 +155,8 @@ def _low_rsdp(kernel: Kernel) -> bool:
     return linux and free and "linux_rsdp_unrestricted" not in kernel.notes.supported
 
 
-def _kernel_loads(kernel: Kernel) -> list[Load]:
+def kernel_loads(kernel: Kernel) -> list[Load]:
+    """The kernel's segments, at the physical addresses that its file says."""
     image = memoryview(kernel.image)
     return [
         Load(segment.paddr, image[segment.offset : segment.offset + segment.filesz], "kernel")
@@ -164,7 +165,7 @@ def _kernel_loads(kernel: Kernel) -> list[Load]:
     ]
 
 
-def _module_data(data: Buffer, left: int) -> Buffer:
+def module_data(data: Buffer, left: int) -> Buffer:
     """A module as the guest gets it: libxenguest unpacks what is gzip, and so do we.
 
     It stays packed if it isn't one sound gzip stream, or doesn't fit in `left` bytes plain.
