@@ -129,17 +129,22 @@ class SharedEntries:
 
     def set_use(self, ref: int, flags: int) -> None:
         """Set flags of use, each atomically."""
-        at = self.status_maddr(ref)
+        at, shift = self._use_word(ref)
         for bit in _USE_BITS:
             if flags >> bit & 1:
-                self.memory.test_and_set_bit(at, bit)
+                self.memory.test_and_set_bit(at, bit + shift)
 
     def clear_use(self, ref: int, flags: int) -> None:
         """Clear flags of use, each atomically."""
-        at = self.status_maddr(ref)
+        at, shift = self._use_word(ref)
         for bit in _USE_BITS:
             if flags >> bit & 1:
-                self.memory.test_and_clear_bit(at, bit)
+                self.memory.test_and_clear_bit(at, bit + shift)
+
+    def _use_word(self, ref: int) -> tuple[int, int]:
+        """The 32-bit word that holds the flags of use, and where they begin in it."""
+        at = self.status_maddr(ref)
+        return at & ~3, at % 4 * 8
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two entries that nobody uses, with their flags of use."""
