@@ -208,6 +208,8 @@ class FakeMemory:
             raise ValueError("bitmaps are aligned to 4 bytes")
         at, mask = maddr + bit // 8, 1 << (bit % 8)
         byte = self.read(at, 1)[0]
+        if maddr % 4:
+            raise ValueError("bitmaps are aligned to 4 bytes")
         # A bit that doesn't change isn't a write: the frame stays clean.
         if bool(byte & mask) != value:
             self.write(at, bytes([byte ^ mask]))
@@ -221,6 +223,8 @@ class FakeMemory:
 
     def compare_exchange_u32(self, maddr: int, expected: int, value: int) -> int:
         found = self.read_u32(maddr)
+        if maddr % 4:
+            raise ValueError("the word is not aligned")
         if found == expected:
             self.write_u32(maddr, value)
         return found
