@@ -204,11 +204,9 @@ class FakeMemory:
     def _bit(self, maddr: int, bit: int, value: bool) -> bool:
         if maddr < 0 or bit < 0:
             raise IndexError("negative address or bit number")
-        if maddr & 3:
-            raise ValueError("bitmaps are aligned to 4 bytes")
         at, mask = maddr + bit // 8, 1 << (bit % 8)
         byte = self.read(at, 1)[0]
-        if maddr % 4:
+        if maddr & 3:
             raise ValueError("bitmaps are aligned to 4 bytes")
         # A bit that doesn't change isn't a write: the frame stays clean.
         if bool(byte & mask) != value:
