@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from xenograft.backends.xenbus.work import Outcome
 
 GATHER_NS = 100_000
-"""How long requests may gather in the ring while their guest is busy."""
+"""How long requests, and answers, may gather in the ring while their guest is busy."""
 
 TAKE_AT_ONCE = 16
 """Requests that are taken before the device is asked whether it has room for more."""
@@ -349,7 +349,7 @@ class BlockQueue:
         # Outside `process` this is the end of a job, or what an end has set free.
         if not self._processing and not self._to_push:
             self._to_push = True
-            self.device.host.work.after_batch(self.push)
+            self.device.host.soon(self.push, GATHER_NS)
 
     def push(self) -> None:
         """Show the front end the answers, and wake it if it wants that."""
