@@ -156,6 +156,10 @@ class BackRing:
             raise RingError(f"req_prod {producer:#x} is behind req_cons {self.req_cons:#x}")
         return count
 
+    def unchecked_waiting(self) -> int:
+        """How many requests the front end claims to have put in: any number of 32 bits."""
+        return self._memory.read_u32(self._req_prod_at) - self.req_cons & _MASK
+
     @property
     def outstanding(self) -> int:
         """Requests that were taken and have had no response."""

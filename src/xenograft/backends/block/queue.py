@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     from xenograft.backends.xenbus.host import MappedPages
     from xenograft.backends.xenbus.work import Outcome
 
-GATHER_NS = 100_000
-"""How long requests may gather in the ring while their guest is busy."""
+GATHER_NS = 200_000
+"""How long requests, and answers, may gather in the ring while their guest is busy."""
+
+GATHER_AT_MOST_NS = 1_000_000
+"""How long requests may gather while there come more of them."""
 
 TAKE_AT_ONCE = 16
 """Requests that are taken before the device is asked whether it has room for more."""
@@ -103,6 +106,8 @@ class BlockQueue:
         self._processing = False
         self._to_push = False
         self._called = False
+        self._gathered = 0
+        self._gather_until = 0
         self.channel = device.host.bind(device.domid, remote_port, self._call)
 
     def close(self) -> None:
@@ -116,10 +121,21 @@ class BlockQueue:
     def _call(self) -> None:
         """The front end has put something into the ring, and may go on doing so."""
         if not self._called:
+            host = self.device.host
             self._called = True
-            self.device.host.soon(self._answer_call, GATHER_NS)
+            self._gathered = 0
+            self._gather_until = host.now() + GATHER_AT_MOST_NS
+            host.soon(self._answer_call, GATHER_NS)
 
     def _answer_call(self) -> None:
+        """The guest has nothing more to do, or time is up: unless more and more requests come."""
+        host = self.device.host
+        if not self.closed and host.busy and host.now() < self._gather_until:
+            waiting, before = self.ring.unchecked_waiting(), self._gathered
+            if before < waiting < self.ring.slots // 2:
+                self._gathered = waiting
+                host.soon(self._answer_call, GATHER_NS)
+                return
         self._called = False
         self.device.new_turn()
         self.process()
@@ -349,7 +365,7 @@ class BlockQueue:
         # Outside `process` this is the end of a job, or what an end has set free.
         if not self._processing and not self._to_push:
             self._to_push = True
-            self.device.host.work.after_batch(self.push)
+            self.device.host.soon(self.push, GATHER_NS)
 
     def push(self) -> None:
         """Show the front end the answers, and wake it if it wants that."""

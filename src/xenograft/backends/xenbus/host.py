@@ -90,6 +90,11 @@ class BackendHost:
         """The machine's time, in ns."""
         return self.hypervisor.clock.now()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a vCPU runs, or could."""
+        return self.hypervisor.running is not None or bool(self.hypervisor.ready)
+
     def soon(self, function: Callable[[], None], within_ns: int) -> None:
         """Call `function` once no vCPU can run, or in `within_ns` if they are that busy.
 
