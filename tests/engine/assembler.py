@@ -20,17 +20,18 @@ def assemble(text: str, bits: int = 64, origin: int = 0x1000) -> bytes:
         (folder / "a.s").write_text(f".code{bits}\n.globl _start\n_start:\n{text}\n")
         emulation = "elf_x86_64" if bits == 64 else "elf_i386"
         form = "--64" if bits == 64 else "--32"
-        subprocess.run(["as", form, "-o", folder / "a.o", folder / "a.s"], check=True)
+        subprocess.run(["as", form, "-o", str(folder / "a.o"), str(folder / "a.s")], check=True)
         link = [
             "ld",
             "-m",
             emulation,
             f"-Ttext={origin:#x}",
             "-o",
-            folder / "a.elf",
-            folder / "a.o",
+            str(folder / "a.elf"),
+            str(folder / "a.o"),
         ]
         subprocess.run(link, check=True)
-        copy = ["objcopy", "-O", "binary", "-j", ".text", folder / "a.elf", folder / "a.bin"]
+        files = [str(folder / "a.elf"), str(folder / "a.bin")]
+        copy = ["objcopy", "-O", "binary", "-j", ".text", *files]
         subprocess.run(copy, check=True)
         return (folder / "a.bin").read_bytes()

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from tests.engine.assembler import assemble
 from tests.engine.pv_model import RW, US, A, D, P
 from xenograft.arch.x86.pv import kernel_state, reserved_gdt
 from xenograft.engine.protocol import Exit, ExitReason
+from xenograft.engine.pv import PvCpu
 from xenograft.engine.unicorn import UnicornEngine
 
 GUEST = 5
@@ -47,7 +48,7 @@ class PvBench:
         for root in (self.l4, self.user_root):
             self.put(root, 0, self.l3 << 12 | P | RW | US | A)
             assert self.pages.pin(root, 4) == 0
-        self.cpu: Any = engine.cpu(self.space, 0)
+        self.cpu = cast(PvCpu, engine.cpu(self.space, 0))
         self.cpu.pv_attach(self.pages)
         self.cpu.pv_set("descriptors", self.descriptors)
         self.cpu.pv_set("reserved_gdt", self.gdt)

@@ -238,6 +238,8 @@ def test_xens_slots_of_a_root_are_xens(guest: Pages) -> None:
         guest.put(root, slot, guest.mine[5] << 12 | pte.P | pte.RW)
     guest.put(root, 272, guest.mine[1] << 12 | pte.P)
     assert guest.pages.pin(root, 4) == 0
+    assert guest.types(guest.mine[5]) == (0, 0)  # what stood there is nothing to Xen
+    assert guest.types(guest.mine[1]) == (3, 1)
     assert guest.entry(root, 256) == 0
     assert guest.entry(root, 258) == 0
     assert guest.entry(root, 260) == L4_PERDOMAIN

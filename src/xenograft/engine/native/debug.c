@@ -5,7 +5,7 @@
  * The engine has breakpoints on code, and the places where accesses are compared; what they
  * call is empty there.  Semantics: AMD64 Architecture Programmer's Manual, volume 2, chapter 13.
  */
-#include "core.h"
+#include "pv.h"
 #include "qemu.h"
 
 #define DR6_BD (1ull << 13)
@@ -88,6 +88,10 @@ void debug_trap(struct vcpu *v)
     v->watching = false;
     ENV_DR(env, 6) = (ENV_DR(env, 6) & ~15ull) | v->watch_hits;
     v->watch_hits = 0;
+    if (v->pv) {
+        pv_debug_trap(v);
+        return;
+    }
     NAME(do_interrupt_x86_hardirq)(env, 1, 1);
 }
 

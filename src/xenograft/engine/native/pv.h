@@ -204,6 +204,7 @@ void pv_drop_ldt(struct vcpu *v);
 /* -- pv_trap.c -- */
 bool pv_in_kernel(struct vcpu *v);
 void pv_exception(struct vcpu *v, int vector);
+void pv_debug_trap(struct vcpu *v);
 bool pv_event(struct vcpu *v);
 bool pv_event_due(struct vcpu *v);
 void pv_syscall(struct vcpu *v, int length, uintptr_t retaddr);

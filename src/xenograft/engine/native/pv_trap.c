@@ -300,6 +300,12 @@ static bool forced_emulation(struct vcpu *v)
     return true;
 }
 
+/* The trap behind an access that a debug register watches. */
+void pv_debug_trap(struct vcpu *v)
+{
+    inject(v, 1, 0);
+}
+
 /* An exception of a PV vCPU: EIP and the error code are the engine's. */
 void pv_exception(struct vcpu *v, int vector)
 {
@@ -308,6 +314,8 @@ void pv_exception(struct vcpu *v, int vector)
     uint32_t error = (uint32_t)ENV_ERROR_CODE(env);
     ENV_OLD_EXCEPTION(env) = -1;
     v->log_len = v->log_pos = 0;
+    v->watching = false;
+    v->watch_hits = 0; /* the access has failed */
     if (p->iret) {
         p->iret = false;
         pv_iret(v);

@@ -45,6 +45,7 @@ def set_debugreg(cpu: PvCpu, reg: int, value: int, bits: int = 64) -> None:
         if not _address_fine(value, bits):
             raise XenError(Errno.EPERM)
         cpu.set(f"dr{reg}", value)
+        cpu.flush_tlb()  # what is watched is noted in its entries
         return
     if value >> 32:
         raise XenError(Errno.EINVAL)
@@ -60,6 +61,7 @@ def set_debugreg(cpu: PvCpu, reg: int, value: int, bits: int = 64) -> None:
                 raise XenError(Errno.EPERM)
             value &= ~(3 << 2 * index)  # port accesses never reach the processor
     cpu.set("dr7", value)
+    cpu.flush_tlb()
 
 
 def get_debugreg(cpu: PvCpu, reg: int) -> int:
