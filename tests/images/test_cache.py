@@ -215,8 +215,10 @@ def test_an_unknown_name_names_the_nearest() -> None:
         find("zzzz")
 
 
-def test_without_apt_there_is_no_libslirp(no_apt: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/nonexistent")
+def test_without_apt_there_is_no_libslirp(
+    no_apt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(LibraryMissing, match=r"needs libslirp \(Debian: package libslirp0\)"):
         libslirp_files()
 
