@@ -84,7 +84,9 @@ class Scene:
             self.xen.door.serve(0.0)
             due = self.xen.timers.next_deadline()
             if due is None or due > self.xen.clock.now():
-                if not self.xen.host_events:
+                for function in list(self.xen.when_idle):
+                    function()
+                if not self.xen.host_events and not self.xen.when_idle:
                     return
                 continue
             self.xen.timers.run_due(self.xen.clock.now())

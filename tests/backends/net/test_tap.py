@@ -124,7 +124,7 @@ def test_closing(scene: Scene, port: TapPort) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.EPERM, "not permitted; have root make it for you: ip tuntap add dev x0"),
+        (errno.EPERM, "not permitted; have root set it up: ip tuntap add dev x0"),
         (errno.EBUSY, "in use by another program"),
         (errno.EINVAL, "it's there, but is no tap interface"),
         (errno.ENODEV, "can't be had: No such device"),

@@ -161,8 +161,7 @@ def _open(interface: str) -> int:
 def _reason(interface: str, error: OSError) -> str:
     if error.errno == errno.EPERM:
         return (
-            "not permitted; have root make it for you: "
-            f"ip tuntap add dev {interface} mode tap user $USER"
+            f"not permitted; have root set it up: ip tuntap add dev {interface} mode tap user $USER"
         )
     if error.errno == errno.EBUSY:
         return "in use by another program"

@@ -43,6 +43,9 @@ MAX_QUEUES = 8
 MULTICAST_MAX = 64
 """Multicast addresses that a front end may ask for."""
 
+TX_DELAY_NS = 100_000
+"""How long a packet waits for others to go with, while guests run."""
+
 _POLL_NS = 30_000_000
 """How often a front end that doesn't announce receive buffers is looked at."""
 
@@ -73,6 +76,8 @@ class _Queue:
         self.channels: list[EventChannel] = []
         self.tx: TxRing | None = None
         self.rx: RxRing | None = None
+        self.soon = False
+        """The transmit ring is about to be served."""
 
     def close(self) -> None:
         for channel in self.channels:
@@ -265,7 +270,7 @@ class VifDevice(XenbusDevice):
             rings.append(BackRing(pages, size))
 
         def tx_event() -> None:
-            self.guard(lambda: self._serve_tx(queue))
+            self._serve_soon(queue)
 
         def rx_event() -> None:
             self.guard(lambda: self._flush_rx(queue))
@@ -333,6 +338,23 @@ class VifDevice(XenbusDevice):
             self.host.log(f"{self.path}: {what}")
 
     # -- from the guest ------------------------------------------------------------------------
+    def _serve_soon(self, queue: _Queue) -> None:
+        """Serve a transmit ring a moment later, or as soon as nobody runs.
+
+        A guest that goes on sending fills the ring meanwhile, without telling us of each packet;
+        and its TCP makes larger ones.
+        """
+        if not queue.soon:
+            queue.soon = True
+
+            def serve() -> None:
+                queue.soon = False
+                # The front end may have gone meanwhile.
+                if queue in self._queues:
+                    self.guard(lambda: self._serve_tx(queue))
+
+            self.host.soon(serve, TX_DELAY_NS)
+
     def _serve_tx(self, queue: _Queue) -> None:
         tx = queue.tx
         while tx is not None and queue.tx is tx:
