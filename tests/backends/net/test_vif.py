@@ -29,6 +29,7 @@ from xenograft.abi.io.netif import XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_
 from xenograft.backends.net.bridge import Bridge
 from xenograft.backends.net.packet import Packet
 from xenograft.backends.net.rings import HEADROOM_MAX, RX_QUEUE_PACKETS
+from xenograft.backends.net.vif import TX_DELAY_NS
 
 GROUP = bytes.fromhex("01005e000001")
 
@@ -144,6 +145,33 @@ def test_a_front_end_that_does_not_announce_buffers_is_polled(scene: Scene) -> N
     assert b.receive() == []
     scene.pass_time(10**8)
     assert [len(packet.data) for packet in b.receive()] == [100]
+
+
+def test_packets_of_a_busy_guest_are_served_together(scene: Scene) -> None:
+    a, b = two(scene)
+    ring = a.queues[0].tx
+    a.put(frame(MAC_B, MAC_A, 100).data)
+    a.domain.events.send(a.queues[0].tx_port)
+    scene.xen.run_host_events()
+    # While others run nothing happens yet, and the next packet needs no event.
+    assert b.receive() == []
+    a.put(frame(MAC_B, MAC_A, 200).data)
+    assert ring.word(4) == 1
+    scene.xen.clock.advance_to(scene.xen.clock.now() + TX_DELAY_NS)
+    scene.xen.timers.run_due(scene.xen.clock.now())
+    assert [len(packet.data) for packet in b.receive()] == [100, 200]
+    assert ring.word(4) == 3
+    assert not scene.xen.when_idle
+
+
+def test_a_front_end_that_goes_before_it_is_served(scene: Scene) -> None:
+    a, b = two(scene)
+    a.put(frame(MAC_B, MAC_A, 100).data)
+    a.domain.events.send(a.queues[0].tx_port)
+    scene.xen.run_host_events()
+    a.device.remove()
+    scene.run()
+    assert b.receive() == []
 
 
 # -- offloads ----------------------------------------------------------------------------------
