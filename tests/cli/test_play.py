@@ -274,3 +274,32 @@ def test_demo_tiny(guest: Guest) -> None:
     done = xg("demo", "--tiny", typed=b"halt\n")
     assert done.returncode == OK
     assert PROMPT in done.stdout
+
+
+def test_a_capture_and_a_bridge(tiny: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "net.pcap"
+    done = xg(
+        *tiny,
+        *("--bridge", "lan,mtu=9000", "--vif", "bridge=lan", "--pcap", f"0={path}"),
+        typed=b"halt\n",
+    )
+    assert (done.returncode, done.stderr) == (OK, b"")
+    assert path.read_bytes()[:4] == b"\x4d\x3c\xb2\xa1"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--bridge", "lan,mtu=9k"], b"bridge lan: '9k' isn't an MTU"),
+        (["--vif", "bridge=lan"], b"vif 0: there's no bridge 'lan'; there is user, xenbr0"),
+        (["--vif", "mac=00:16:3e"], b"'00:16:3e' isn't a MAC address"),
+        (["--vif", "forward=22"], b"'22' isn't a port forward; write it as tcp:2222:22"),
+        (["--vif", "", "--pcap", "1=/dev/null"], b"guest has no network interface 1"),
+        (["--vif", "", "--pcap", "/nonexistent/x"], b"can't write /nonexistent/x: No such file"),
+    ],
+)
+def test_networks_that_cannot_be_had(tiny: list[str], options: list[str], said: bytes) -> None:
+    done = xg(*tiny, *options)
+    assert done.returncode == USAGE
+    assert said in done.stderr
+    assert done.stderr.count(b"\n") == 1

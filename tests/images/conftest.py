@@ -57,6 +57,7 @@ class FakeApt:
         control = f"Package: {name}\nVersion: 1.0\nArchitecture: amd64\nMaintainer: t <t@t>\n"
         control += f"Depends: {depends}\n" if depends else ""
         control += "Description: test\n"
+        shutil.rmtree(tree, ignore_errors=True)
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "DEBIAN" / "control").write_text(control)
         for path, data in files.items():

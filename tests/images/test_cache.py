@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.images.conftest import FakeApt, needs_dpkg
 from tests.images.test_cpio import read
+from xenograft.backends.net.libslirp import LibraryMissing
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images import cache as cache_module
 from xenograft.toolstack.images import initrd
@@ -24,6 +26,7 @@ from xenograft.toolstack.images.cache import (
     kernel_or_image,
 )
 from xenograft.toolstack.images.catalogue import CATALOGUE
+from xenograft.toolstack.images.libraries import libslirp_files
 
 KERNEL = "linux-image-6.1.0-9-cloud-amd64"
 
@@ -43,7 +46,13 @@ def served(fake_apt: FakeApt) -> FakeApt:
     """Debian's kernel and busybox, as far as the cache can see."""
     fake_apt.package("linux-image-cloud-amd64", {}, f"{KERNEL} (= 1.0)")
     files = {"boot/vmlinuz-6.1.0-9-cloud-amd64": b"kernel", "boot/config-6.1.0-9-cloud-amd64": b""}
-    fake_apt.package(KERNEL, files | {"lib/modules/x.ko": b"module"})
+    drivers = "lib/modules/6.1.0-9-cloud-amd64/kernel/drivers"
+    modules = {
+        f"{drivers}/net/xen-netfront.ko.xz": lzma.compress(b"netfront"),
+        f"{drivers}/block/xen-blkfront.ko": b"blkfront",
+        f"{drivers}/net/other.ko": b"other",
+    }
+    fake_apt.package(KERNEL, files | modules)
     script = b"#!/bin/sh\nprintf 'sh\\nls\\nbusybox\\n'\n"
     fake_apt.package("busybox-static", {"bin/busybox": script})
     return fake_apt
@@ -57,7 +66,8 @@ class TestGet:
         assert fetched.path.name == "vmlinuz-6.1.0-9-cloud-amd64"
         assert fetched.path.read_bytes() == b"kernel"
         assert (fetched.source, fetched.version) == (KERNEL, "1.0")
-        assert list(fetched.files) == ["kernel", "config"]
+        assert list(fetched.files)[:2] == ["kernel", "config"]
+        assert sorted(fetched.modules) == ["xen-blkfront", "xen-netfront"]
         assert cache.cached("debian-cloud") == fetched
 
     def test_a_second_get_runs_nothing(self, served: FakeApt, cache: ImageCache) -> None:
@@ -112,6 +122,49 @@ class TestGet:
         assert "init" in members
         assert served.calls("download") == 1
 
+    def test_a_ramdisk_with_drivers(self, served: FakeApt, cache: ImageCache) -> None:
+        members = read(cache.get("driver-initrd").path.read_bytes())
+        assert members["lib/modules/00-xen-blkfront.ko"].data == b"blkfront"
+        assert members["lib/modules/01-xen-netfront.ko"].data == b"netfront"
+        assert not any("other" in name for name in members)
+        # QEMU's drivers aren't in this kernel.
+        without = read(cache.get("virtio-initrd").path.read_bytes())
+        assert not any(name.endswith(".ko") for name in without)
+
+    def test_a_new_kernel_builds_its_ramdisk_anew(self, served: FakeApt, cache: ImageCache) -> None:
+        cache.get("driver-initrd")
+        newer = KERNEL.replace("-9-", "-10-")
+        served.package("linux-image-cloud-amd64", {}, f"{newer} (= 1.0)")
+        files = {f"boot/{what}-6.1.0-10-cloud-amd64": b"new" for what in ("vmlinuz", "config")}
+        served.package(newer, files)
+        cache.get("debian-cloud", refresh=True)
+        assert cache.cached("driver-initrd") is None
+        members = read(cache.get("driver-initrd").path.read_bytes())
+        assert not any(name.endswith(".ko") for name in members)
+
+    def test_a_kernel_kept_without_its_modules_is_fetched_anew(
+        self, served: FakeApt, cache: ImageCache
+    ) -> None:
+        path = cache.get("debian-cloud").path.parent / "image.json"
+        manifest = json.loads(path.read_bytes())
+        del manifest["modules"]
+        path.write_text(json.dumps(manifest))
+        assert cache.cached("debian-cloud") is None
+
+    def test_libslirp_and_what_it_needs(
+        self, served: FakeApt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = "usr/lib/x86_64-linux-gnu"
+        served.package(
+            "libslirp0", {f"{folder}/libslirp.so.0.4.0": b"slirp"}, "libc6, libglib2.0-0t64 (>= 2)"
+        )
+        served.package("libglib2.0-0t64", {f"{folder}/libglib-2.0.so.0.7400.6": b"glib"})
+        served.package("libpcre2-8-0", {f"{folder}/libpcre2-8.so.0.11.2": b"pcre"})
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        found = libslirp_files()
+        assert [path.read_bytes() for path in found] == [b"pcre", b"glib", b"slirp"]
+        assert found[-1].name == "libslirp.so.0.4.0"
+
     def test_a_changed_recipe_builds_anew_without_fetching(
         self, served: FakeApt, cache: ImageCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -160,6 +213,14 @@ def test_an_unknown_name_names_the_nearest() -> None:
         find("debian-clod")
     with pytest.raises(UserError, match="known are debian-cloud, debian"):
         find("zzzz")
+
+
+def test_without_apt_there_is_no_libslirp(
+    no_apt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(LibraryMissing, match=r"needs libslirp \(Debian: package libslirp0\)"):
+        libslirp_files()
 
 
 def test_without_apt_a_file_is_suggested(no_apt: None, cache: ImageCache) -> None:

@@ -43,7 +43,31 @@ def test_the_archive(busybox: Path) -> None:
         "bin/mount",
         "bin/sh",
     }
+    assert members["etc/udhcpc/default.script"].mode & 0o111
     assert initrd.build(busybox) == initrd.build(busybox)
+
+
+def test_modules_are_decompressed_and_in_order(busybox: Path, tmp_path: Path) -> None:
+    import gzip
+    import lzma
+
+    import zstandard
+
+    paths = []
+    for name, pack in {
+        "d.ko": bytes,
+        "c.ko.xz": lzma.compress,
+        "b.ko.gz": gzip.compress,
+        "a.ko.zst": zstandard.ZstdCompressor().compress,
+    }.items():
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(pack(name.encode()))
+    members = read(initrd.build(busybox, paths))
+    found = {name: members[name].data for name in members if name.endswith(".ko")}
+    assert found == {
+        f"lib/modules/{index:02}-{path.name[0]}.ko": path.name.encode()
+        for index, path in enumerate(paths)
+    }
 
 
 @pytest.mark.parametrize("content", ["\x7fELF of another machine", "#!/bin/sh\nexit 1\n"])

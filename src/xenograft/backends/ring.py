@@ -194,6 +194,18 @@ class BackRing:
         self._pages.write(SRING_HEADER_SIZE + slot * self._entry, data[: self._entry])
         self.rsp_prod_pvt = self.rsp_prod_pvt + 1 & _MASK
 
+    def respond_all(self, slots: list[bytes]) -> None:
+        """The same for several, each of them a whole slot at most.  Raises ValueError."""
+        if len(slots) > self.outstanding:
+            raise ValueError("more responses than requests")
+        entry, at = self._entry, self.rsp_prod_pvt & self.slots - 1
+        data = b"".join([slot.ljust(entry, b"\0") for slot in slots])
+        room = (self.slots - at) * entry
+        self._pages.write(SRING_HEADER_SIZE + at * entry, data[:room])
+        if len(data) > room:
+            self._pages.write(SRING_HEADER_SIZE, data[room:])
+        self.rsp_prod_pvt = self.rsp_prod_pvt + len(slots) & _MASK
+
     def push(self) -> bool:
         """Show the responses; returns whether the front end wants to be notified."""
         old, new = self._rsp_prod, self.rsp_prod_pvt

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ from xenograft.cli.terminal import Terminal
 from xenograft.observe.session import Observation
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.config.xlcfg import load_config
+from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
 
 if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
+    from xenograft.toolstack.devices.capture import Capture
 
 DEFAULT_CMDLINE = "console=hvc0"
 """For a kernel named without a command line: Linux finds Xen's console only if it's told."""
@@ -38,6 +40,9 @@ class Session:
     trace: Path | None = None
     log: tuple[str, ...] = ()
     stats: bool = False
+    bridges: tuple[str, ...] = ()
+    pcap: tuple[str, ...] = ()
+    """Captures, as [N=]FILE."""
 
 
 def say(line: str) -> None:
@@ -56,6 +61,8 @@ def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
         trace=options["trace"],
         log=options["log"],
         stats=options["stats"],
+        bridges=options["bridge"],
+        pcap=options["pcap"],
     )
     return play(configure(config_file, options), session)
 
@@ -114,15 +121,18 @@ class Run:
     def run(self) -> int:
         """Run until the guest ends for good, the user leaves, or time is up; the exit status."""
         with ExitStack() as stack:
+            session = self._session
             machine = stack.enter_context(
-                Machine(clock=self._session.clock, cpus=self._session.cpus)
+                Machine(clock=session.clock, cpus=session.cpus, bridges=session.bridges)
             )
             stack.enter_context(self._observers(machine))
-            if self._session.schedule is not None:
+            if session.schedule is not None:
                 from xenograft.observe.schedule import ScheduleFile
 
-                stack.enter_context(ScheduleFile(machine.hypervisor, self._session.schedule))
+                stack.enter_context(ScheduleFile(machine.hypervisor, session.schedule))
+            captures = stack.enter_context(_Captures(session.pcap, machine))
             domain = machine.create(self._config, paused=True)
+            captures.follow(domain)
             stack.enter_context(self._terminal)
             stack.enter_context(self._watchdog(machine))
             feeder = Feeder(machine, self._terminal)
@@ -132,6 +142,7 @@ class Run:
                     return status
                 domain.destroy()
                 domain = machine.create(self._config, paused=True)
+                captures.follow(domain)
 
     def _observers(self, machine: Machine) -> Observation:
         """Who listens, from before the guest is made until the terminal is the user's again."""
@@ -205,6 +216,46 @@ class Run:
             return TIMED_OUT
         say("the guest sleeps for ever: it waits for nothing that could still come")
         return CRASHED
+
+
+class _Captures:
+    """The files of --pcap, open from one life of the guest to the next."""
+
+    def __init__(self, specs: Sequence[str], machine: Machine) -> None:
+        self._specs = [_capture_spec(spec) for spec in specs]
+        self._machine = machine
+        self._captures: list[tuple[int, Capture]] = []
+
+    def __enter__(self) -> _Captures:
+        if self._specs:
+            from xenograft.toolstack.devices.capture import Capture
+
+            clock = self._machine.hypervisor.clock
+            try:
+                for devid, path in self._specs:
+                    self._captures.append((devid, Capture(path, clock)))
+            except UserError:
+                self.__exit__()
+                raise
+        return self
+
+    def follow(self, domain: Domain) -> None:
+        for devid, capture in self._captures:
+            domain.devices.capture(capture, devid)
+
+    def __exit__(self, *_: object) -> None:
+        for _devid, capture in self._captures:
+            capture.close()
+            if capture.error is not None:
+                say(capture.error)
+
+
+def _capture_spec(text: str) -> tuple[int, Path]:
+    """[N=]FILE; a file whose name looks like that is given as ./N=FILE."""
+    number, equals, path = text.partition("=")
+    if equals and number.isascii() and number.isdigit() and len(number) <= 5:
+        return int(number), Path(path)
+    return 0, Path(text)
 
 
 class _Timeout:

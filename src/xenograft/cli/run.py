@@ -23,6 +23,8 @@ Examples:
       a configuration of xl's, with some of it changed
   xg run --kernel vmlinuz --clock virtual --log hypercalls --stats
       repeatable to the byte, with every hypercall shown, and counts at the end
+  xg run --vif bridge=user,forward=tcp:2222:22 --pcap net.pcap
+      a network card with the host's network behind it, and a port that leads to it
   xg run --kernel vmlinuz --trace boot.perfetto
       a trace for ui.perfetto.dev, which works without sending it anywhere
 
@@ -47,6 +49,18 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--cpuid", metavar="POLICY", help="CPUID policy, as xl's cpuid= [host]."),
     click.option("--disk", multiple=True, metavar="SPEC", help="A disk, as xl's disk= has it."),
     click.option("--vif", multiple=True, metavar="SPEC", help="A network card, as xl's vif=."),
+    click.option(
+        "--bridge",
+        multiple=True,
+        metavar="SPEC",
+        help="A bridge for --vif, such as lan,mtu=9000 (there are xenbr0 and user).",
+    ),
+    click.option(
+        "--pcap",
+        multiple=True,
+        metavar="[N=]FILE",
+        help="Capture the packets of network card N [0].",
+    ),
     click.option(
         "--clock",
         type=Choice(["real", "virtual"], "clock"),

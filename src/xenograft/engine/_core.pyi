@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from xenograft.engine.protocol import Exit
 
+def inet_sum(data: bytes | bytearray | memoryview, /) -> int:
+    """The one's complement sum of the data's big-endian 16-bit words, folded (RFC 1071)."""
+
 class Memory:
     def __init__(self, frames: int) -> None: ...
     frames: int

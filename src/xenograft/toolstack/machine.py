@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
@@ -293,6 +293,7 @@ class Machine:
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
     on the virtual clock).  `cpus`: physical CPUs, or their topology; `sched`: the scheduler of
     Pool-0; `window_us`: how far one CPU may be ahead of another on the virtual clock.
+    `bridges`: as for `add_bridge`.
 
     >>> with Machine() as machine, machine.create_pvh(kernel="vmlinuz", memory="512M") as guest:
     ...     machine.run(timeout=0.01)
@@ -313,6 +314,7 @@ class Machine:
         sched: str = "credit2",
         window_us: int = WINDOW_NS // 1000,
         host_slice: int = HOST_SLICE,
+        bridges: Iterable[str] = (),
     ) -> None:
         if clock not in ("real", "virtual"):
             raise UserError(f"clock {clock!r}: there are 'real' and 'virtual'")
@@ -335,6 +337,12 @@ class Machine:
         meter.attach(self.services)
         self._domains: list[Domain] = []
         self._closed = False
+        try:
+            for bridge in bridges:
+                self.add_bridge(bridge)
+        except UserError:
+            self.close()
+            raise
 
     def __enter__(self) -> Machine:
         return self
@@ -346,6 +354,20 @@ class Machine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    # -- networks ---------------------------------------------------------------------------------
+    def add_bridge(self, spec: str) -> None:
+        """A bridge for guests: ``lan,mtu=9000``, ``nat,uplink=user`` (docs/network.md).
+
+        Raises UserError.
+        """
+        from xenograft.backends.net.bridge import BridgeError, parse_bridge
+        from xenograft.backends.net.networks import NetworkError
+
+        try:
+            self.services.networks.define(parse_bridge(spec))
+        except (BridgeError, NetworkError) as error:
+            raise UserError(str(error)) from None
 
     # -- guests -----------------------------------------------------------------------------------
     def create_pvh(

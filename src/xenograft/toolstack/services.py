@@ -7,12 +7,14 @@ They run on the machine's thread; only host I/O has threads of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_XENSTORE
 from xenograft.backends.net.networks import Networks
+from xenograft.backends.net.uplink import uplinks
 from xenograft.backends.xenbus.bus import DeviceFactory, XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.store.connection import Connection
+
+
+def _libslirp() -> Sequence[Path]:
+    # Few machines need it, and it stands on the whole image cache.
+    from xenograft.toolstack.images.libraries import libslirp_files
+
+    return libslirp_files()
 
 
 class StoreRing:
@@ -117,7 +126,7 @@ class Services:
         """The toolstack's own connection."""
         self.work = WorkPool(hypervisor)
         self.host = BackendHost(hypervisor, control, StoreClient(self.store), self.work)
-        self.networks = Networks(clock.now, self._later)
+        self.networks = Networks(clock.now, self._later, uplinks(hypervisor, _libslirp))
         self.images: dict[tuple[int, int], Image] = {}
         """Images that were opened for block devices which are about to be made."""
         self.buses: dict[str, XenbusBackend] = {}

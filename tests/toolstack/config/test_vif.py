@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xenograft.backends.net.forward import Forward
 from xenograft.toolstack.config.vif import Vif, parse_rate, parse_vif
 from xenograft.toolstack.errors import UserError
 
@@ -36,6 +37,13 @@ from xenograft.toolstack.errors import UserError
             ),
         ),
         ("untrusted", Vif(trusted=False)),
+        (
+            "bridge=user,forward=tcp:2222:22,forward=udp:0.0.0.0:53:53",
+            Vif(
+                bridge="user",
+                forward=(Forward("tcp", 2222, 22), Forward("udp", 53, 53, "0.0.0.0")),
+            ),
+        ),
         ("trusted,rate=1MB/s@20ms", Vif(rate_bytes=20_000, rate_interval_us=20_000)),
     ],
 )

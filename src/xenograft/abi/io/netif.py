@@ -45,7 +45,8 @@ XEN_NETIF_EXTRA_TYPE_GSO = 1
 XEN_NETIF_EXTRA_TYPE_MCAST_ADD = 2
 XEN_NETIF_EXTRA_TYPE_MCAST_DEL = 3
 XEN_NETIF_EXTRA_TYPE_HASH = 4
-XEN_NETIF_EXTRA_TYPE_MAX = 5
+XEN_NETIF_EXTRA_TYPE_XDP = 5
+XEN_NETIF_EXTRA_TYPE_MAX = 6
 XEN_NETIF_EXTRA_FLAG_MORE = 1
 XEN_NETIF_GSO_TYPE_NONE = 0
 XEN_NETIF_GSO_TYPE_TCPV4 = 1
@@ -132,17 +133,23 @@ class _netif_extra_info_u_hash(Struct):
     value: Annotated[bytes, octets(4)]
 
 
+class _netif_extra_info_u_xdp(Struct):
+    headroom: u16
+    pad: Annotated[list[int], array(u16, 2)]
+
+
 class _netif_extra_info_u(Union):
     gso: _netif_extra_info_u_gso
     mcast: _netif_extra_info_u_mcast
     hash: _netif_extra_info_u_hash
+    xdp: _netif_extra_info_u_xdp
     pad: Annotated[list[int], array(u16, 3)]
 
 
 class netif_extra_info(Struct):
     """What else there is to know of a packet."""
 
-    _selects_ = selects(u=("type", {1: "gso", 2: "mcast", 3: "mcast", 4: "hash"}))
+    _selects_ = selects(u=("type", {1: "gso", 2: "mcast", 3: "mcast", 4: "hash", 5: "xdp"}))
 
     type: u8
     flags: x8

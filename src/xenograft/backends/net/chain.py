@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from xenograft.abi.io.netif import (
     XEN_NETIF_EXTRA_FLAG_MORE,
     XEN_NETIF_EXTRA_TYPE_GSO,
-    XEN_NETIF_EXTRA_TYPE_HASH,
     XEN_NETIF_EXTRA_TYPE_MAX,
     XEN_NETIF_EXTRA_TYPE_MCAST_ADD,
     XEN_NETIF_EXTRA_TYPE_MCAST_DEL,
@@ -103,9 +102,8 @@ def _extra(chain: Chain, extra: netif_extra_info) -> bool:
         chain.multicast_del = bytes(extra.u.mcast.addr)
     elif kind == XEN_NETIF_EXTRA_TYPE_NONE or kind >= XEN_NETIF_EXTRA_TYPE_MAX:
         chain.error = f"extra info of type {kind}"
-    else:
-        # The sender's own hash: of use to nobody here, since each receiver has its own key.
-        assert kind == XEN_NETIF_EXTRA_TYPE_HASH
+    # The others are of use to nobody here: a sender's hash, since each receiver has its own key,
+    # and its headroom for XDP programs, which is about its own pages.
     return bool(extra.flags & XEN_NETIF_EXTRA_FLAG_MORE)
 
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 from xenograft.backends.net.headers import IPPROTO_TCP, IPPROTO_UDP, Headers
 
 
-def partial_sum(data: bytes | bytearray | memoryview) -> int:
-    """A number that `fold` turns into the one's complement sum of big-endian 16-bit words.
+def sum_in_python(data: bytes | bytearray | memoryview) -> int:
+    """What `partial_sum` gives, where there's no native core.
 
     2**16 is 1 modulo 65535, so the sum is the whole of the data taken as one number: that is
     one pass of long arithmetic instead of a loop.
@@ -15,6 +18,14 @@ def partial_sum(data: bytes | bytearray | memoryview) -> int:
     if len(data) & 1:
         return int.from_bytes(data, "big") * 256 % 0xFFFF or 0xFFFF * any(data)
     return int.from_bytes(data, "big") % 0xFFFF or 0xFFFF * any(data)
+
+
+partial_sum: Callable[[bytes | bytearray | memoryview], int] = sum_in_python
+"""A number that `fold` turns into the one's complement sum of the data's big-endian words."""
+with contextlib.suppress(ImportError):
+    from xenograft.engine import _core
+
+    partial_sum = _core.inet_sum
 
 
 def fold(total: int) -> int:

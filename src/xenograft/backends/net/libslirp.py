@@ -7,7 +7,7 @@ Facts: <libslirp.h> of libslirp 4, configuration version 1, which every release 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SLIRP_POLL_IN = 1
@@ -123,26 +123,31 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
 }
 
 
-def load(candidates: Sequence[Path] = ()) -> ctypes.CDLL:
+def load(candidates: Callable[[], Sequence[Path]] = tuple) -> ctypes.CDLL:
     """The library: the system's, or else from files (what it needs first, itself last).
 
-    Raises LibraryMissing.
+    `candidates` is asked for the files if the system has none.  Raises LibraryMissing.
     """
     try:
         library = ctypes.CDLL(SONAME)
     except OSError:
-        if not candidates:
-            raise LibraryMissing(
-                "user networking needs libslirp, which isn't here (Debian: package libslirp0)"
-            ) from None
-        try:
-            for path in candidates[:-1]:
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-            library = ctypes.CDLL(str(candidates[-1]))
-        except OSError as error:
-            raise LibraryMissing(f"can't load libslirp: {error}") from None
+        library = _load_files(candidates())
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
     return library
+
+
+def _load_files(files: Sequence[Path]) -> ctypes.CDLL:
+    if not files:
+        raise LibraryMissing(
+            "user networking needs libslirp, which isn't here (Debian: package libslirp0)"
+        )
+    try:
+        # A library that is there already isn't looked for again by those that need it.
+        for path in files[:-1]:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(files[-1]))
+    except OSError as error:
+        raise LibraryMissing(f"can't load libslirp: {error}") from None

@@ -119,7 +119,7 @@ def segment(packet: Packet, most: int = 1 << 16) -> list[Packet]:
             sequence + at & 0xFFFFFFFF
         ).to_bytes(4, "big")
         _set_lengths(frame, headers, len(body), ident + number & 0xFFFF)
-        _blank(frame, headers, start - headers.transport + len(body))
+        blank_transport(frame, headers, start - headers.transport + len(body))
         segments.append(Packet(bytes(frame) + body, True, True))
     return segments
 
@@ -139,8 +139,8 @@ def _set_lengths(frame: bytearray, headers: Headers, body: int, ident: int) -> N
     frame[network + 10 : network + 12] = sum_.to_bytes(2, "big")
 
 
-def _blank(frame: bytearray, headers: Headers, length: int) -> None:
-    """Put the pseudo header's sum where the checksum goes, as for csum_blank."""
+def blank_transport(frame: bytearray, headers: Headers, length: int) -> None:
+    """Put the pseudo header's sum where TCP's checksum goes, as for csum_blank."""
     now = headers._replace(end=headers.transport + length)
-    value = fold(pseudo_header(bytes(frame), now))
+    value = fold(pseudo_header(bytes(frame[: headers.transport]), now))
     frame[headers.transport + 16 : headers.transport + 18] = value.to_bytes(2, "big")

@@ -14,6 +14,7 @@ from xenograft.abi.io.netif import (
     XEN_NETIF_EXTRA_FLAG_MORE,
     XEN_NETIF_EXTRA_TYPE_GSO,
     XEN_NETIF_EXTRA_TYPE_HASH,
+    XEN_NETIF_EXTRA_TYPE_XDP,
     NETRXF_csum_blank,
     NETRXF_data_validated,
     NETRXF_extra_info,
@@ -24,6 +25,7 @@ from xenograft.abi.io.netif import (
     _netif_extra_info_u,
     _netif_extra_info_u_gso,
     _netif_extra_info_u_hash,
+    _netif_extra_info_u_xdp,
     netif_extra_info,
     netif_rx_request,
     netif_rx_response,
@@ -40,11 +42,22 @@ from xenograft.hypervisor.grants.status import GrantError
 TX_ENTRY_SIZE = max(netif_tx_request.sizeof(), netif_tx_response.sizeof())
 RX_ENTRY_SIZE = max(netif_rx_request.sizeof(), netif_rx_response.sizeof())
 
+HEADROOM_MAX = 2048
+"""Bytes that a front end may have left free in its pages; Linux asks for 256."""
+
 RX_QUEUE_BYTES = 8 << 20
 RX_QUEUE_PACKETS = 4096
 """What may wait for room in the receive ring; more is dropped, as on any full link."""
 
 _NULL = netif_tx_response(id=0, status=NETIF_RSP_NULL).pack()
+
+
+def _tx_response(ident: int, status: int) -> bytes:
+    return netif_tx_response(id=ident, status=status).pack()
+
+
+def _rx_response(ident: int, offset: int, flags: int, status: int) -> bytes:
+    return netif_rx_response(id=ident, offset=offset, flags=flags, status=status).pack()
 
 
 class Grants(Protocol):
@@ -95,9 +108,8 @@ class TxRing:
                     break
                 # A front end shows packets as a whole: the rest of this one will never come.
                 self._complain("a packet without its end")
-                for slot in slots[at:]:
-                    ident = netif_tx_request.unpack(slot).id
-                    self._respond(ident, NETIF_RSP_ERROR)
+                idents = [netif_tx_request.unpack(slot).id for slot in slots[at:]]
+                self.ring.respond_all([_tx_response(one, NETIF_RSP_ERROR) for one in idents])
                 at = len(slots)
                 break
             chain, at = got
@@ -124,11 +136,9 @@ class TxRing:
         except (BadPacket, GrantError, IndexError) as error:
             self._complain(str(error))
             status = NETIF_RSP_ERROR
-        for ident in chain.ids:
-            if ident is None:
-                self.ring.respond(_NULL)
-            else:
-                self._respond(ident, status)
+        self.ring.respond_all(
+            [_NULL if ident is None else _tx_response(ident, status) for ident in chain.ids]
+        )
         return sent
 
     def _read(self, chain: Chain) -> Packet:
@@ -144,9 +154,6 @@ class TxRing:
         if packet.gso_size:
             check_gso(packet)
         return packet
-
-    def _respond(self, ident: int, status: int) -> None:
-        self.ring.respond(netif_tx_response(id=ident, status=status).pack())
 
 
 class RxFeatures(NamedTuple):
@@ -206,30 +213,38 @@ class RxRing:
         ring = self.ring
         while self._waiting:
             packet, hashed = self._waiting[0]
-            if not ring.await_requests(self._slots(packet, hashed)):
+            extras = self._extras(packet, hashed)
+            count = self._slots(packet, extras)
+            if not ring.await_requests(count):
                 break
             self._waiting.popleft()
             self._bytes -= len(packet.data)
-            self._put(packet, hashed)
+            slots = ring.take(count)
+            if len(slots) < count:
+                raise RingError("receive requests were taken back")
+            self._put(packet, slots, extras)
         if ring.push():
             self._notify()
 
     def _is_prefixed(self, packet: Packet) -> bool:
         return bool(packet.gso_size) and packet.gso_type in self.features.gso_prefix_types
 
-    def _slots(self, packet: Packet, hashed: PacketHash | None) -> int:
+    def _slots(self, packet: Packet, extras: list[bytes]) -> int:
         data = -(-(len(packet.data) + self.features.headroom) // PAGE_SIZE)
-        return data + bool(packet.gso_size) + (hashed is not None)
+        return data + len(extras) + self._is_prefixed(packet)
 
-    def _put(self, packet: Packet, hashed: PacketHash | None) -> None:
-        """A packet into the next slots; there are enough."""
+    def _put(self, packet: Packet, slots: list[bytes], extras: list[bytes]) -> None:
+        """A packet into as many slots as it needs."""
         data, offset = packet.data, self.features.headroom
-        prefixed = self._is_prefixed(packet)
-        if prefixed:
-            request = self._take()
-            flags = NETRXF_gso_prefix | NETRXF_more_data
-            self._respond(request.id, packet.gso_size, flags, NETIF_RSP_OKAY)
-        extras = self._extras(packet if not prefixed else packet._replace(gso_size=0), hashed)
+        requests = iter(slots)
+        answers: list[bytes] = []
+
+        def answer(request: netif_rx_request, offset: int, flags: int, status: int) -> None:
+            answers.append(_rx_response(request.id, offset, flags, status))
+
+        if self._is_prefixed(packet):
+            request = netif_rx_request.unpack(next(requests))
+            answer(request, packet.gso_size, NETRXF_gso_prefix | NETRXF_more_data, NETIF_RSP_OKAY)
         flags = NETRXF_extra_info if extras else 0
         if packet.csum_blank:
             flags |= NETRXF_csum_blank | NETRXF_data_validated
@@ -239,51 +254,41 @@ class RxRing:
         while at < len(data):
             part = data[at : at + PAGE_SIZE - offset]
             at += len(part)
-            request = self._take()
+            request = netif_rx_request.unpack(next(requests))
             try:
                 self._grants.copy_to(request.gref, offset, part)
                 status = len(part)
             except (GrantError, IndexError) as error:
                 self._complain(f"receive buffer: {error}")
                 status = NETIF_RSP_ERROR
-            more = NETRXF_more_data if at < len(data) else 0
-            self._respond(request.id, offset, flags | more, status)
+            answer(request, offset, flags | (NETRXF_more_data if at < len(data) else 0), status)
             for extra in extras:
-                self._take()
-                self.ring.respond(extra)
+                # The slot's request is used up; its identifier isn't told.
+                next(requests)
+                answers.append(extra)
             extras, flags, offset = [], 0, 0
+        self.ring.respond_all(answers)
 
-    def _take(self) -> netif_rx_request:
-        taken = self.ring.take(1)
-        if not taken:
-            raise RingError("receive requests were taken back")
-        return netif_rx_request.unpack(taken[0])
-
-    def _respond(self, ident: int, offset: int, flags: int, status: int) -> None:
-        response = netif_rx_response(id=ident, offset=offset, flags=flags, status=status)
-        self.ring.respond(response.pack())
-
-    @staticmethod
-    def _extras(packet: Packet, hashed: PacketHash | None) -> list[bytes]:
-        extras = []
-        if packet.gso_size:
+    def _extras(self, packet: Packet, hashed: PacketHash | None) -> list[bytes]:
+        """The extra slots of a packet, each but the last with XEN_NETIF_EXTRA_FLAG_MORE."""
+        found: list[tuple[int, _netif_extra_info_u]] = []
+        if packet.gso_size and not self._is_prefixed(packet):
             gso = _netif_extra_info_u_gso(size=packet.gso_size, type=packet.gso_type)
-            extras.append(
-                netif_extra_info(
-                    type=XEN_NETIF_EXTRA_TYPE_GSO,
-                    flags=XEN_NETIF_EXTRA_FLAG_MORE if hashed is not None else 0,
-                    u=_netif_extra_info_u(gso=gso),
-                ).pack()
-            )
+            found.append((XEN_NETIF_EXTRA_TYPE_GSO, _netif_extra_info_u(gso=gso)))
+        if self.features.headroom:
+            xdp = _netif_extra_info_u_xdp(headroom=self.features.headroom)
+            found.append((XEN_NETIF_EXTRA_TYPE_XDP, _netif_extra_info_u(xdp=xdp)))
         if hashed is not None:
             value = _netif_extra_info_u_hash(
                 type=hashed.type.bit_length() - 1,
                 algorithm=hashed.algorithm,
                 value=hashed.value.to_bytes(4, "little"),
             )
-            extras.append(
-                netif_extra_info(
-                    type=XEN_NETIF_EXTRA_TYPE_HASH, u=_netif_extra_info_u(hash=value)
-                ).pack()
-            )
-        return extras
+            found.append((XEN_NETIF_EXTRA_TYPE_HASH, _netif_extra_info_u(hash=value)))
+        last = len(found) - 1
+        return [
+            netif_extra_info(
+                type=kind, flags=XEN_NETIF_EXTRA_FLAG_MORE if index < last else 0, u=what
+            ).pack()
+            for index, (kind, what) in enumerate(found)
+        ]

@@ -26,6 +26,9 @@ TABLE_LIMIT = 4096
 
 MTU_MAX = 65535
 
+_OVERHEAD = ETH_HLEN + 4
+"""What a frame has beside its payload: the header, and a VLAN tag at most."""
+
 _ROUNDS = 256
 """How often ports are flushed in one go; what two of them still have to say comes later."""
 
@@ -46,6 +49,8 @@ class Port(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.switch: Switch | None = None
+        self.mtu: int | None = None
+        """The largest payload of a frame to this port; None: as the switch has it."""
         self.counters = PortCounters()
         self.taps: list[Callable[[Packet], None]] = []
         """Called with each packet that goes through the port, either way."""
@@ -174,7 +179,9 @@ class Switch:
         table[address] = (port, self._now())
 
     def _deliver(self, port: Port, packet: Packet) -> None:
-        if not port.deliver(packet):
+        # What stands for several segments is as small as it has to be (as in Linux's bridge).
+        fits = len(packet.data) <= (port.mtu or self.mtu) + _OVERHEAD or packet.gso_size
+        if not fits or not port.deliver(packet):
             port.counters.tx_dropped += 1
             return
         port.counters.tx_packets += 1

@@ -20,14 +20,18 @@ import ipaddress
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xenograft.backends.net import libslirp
+from xenograft.backends.net.forward import Forward, ForwardError
+from xenograft.backends.net.headers import locate
 from xenograft.backends.net.packet import Packet, complete
+from xenograft.backends.net.segments import LINK_MTU, fit, raise_mss
 from xenograft.backends.net.switch import Port
 
 if TYPE_CHECKING:
@@ -39,6 +43,12 @@ NETWORK6 = ipaddress.IPv6Network("fec0::/64")
 ROUTER = NETWORK[2]
 NAMESERVER = NETWORK[3]
 FIRST_GUEST = NETWORK[15]
+
+_IPV4, _ARP = b"\x08\x00", b"\x08\x06"
+_NOT_GUESTS = (NETWORK.network_address, ROUTER, NAMESERVER, NETWORK.broadcast_address)
+
+_AGAIN = 4
+"""How often sockets are looked at before the guest has its turn."""
 
 QUEUE_PACKETS = 2048
 """Packets for the host that wait for their turn."""
@@ -52,26 +62,15 @@ _EVENTS = (
 )
 
 
-class Forward(msgspec.Struct, frozen=True):
-    """A port of the host that leads to a port of the guest."""
+@dataclass(slots=True)
+class _Opened:
+    """A forward that is open, and where it leads at the moment."""
 
-    protocol: str
-    """tcp or udp."""
-    host_address: str
-    host_port: int
-    """0: any that is free; see `UserNetwork.forwards` for which."""
-    guest_port: int
-    guest_address: str = str(FIRST_GUEST)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.protocol}:{self.host_address}:{self.host_port}"
-            f":{self.guest_address}:{self.guest_port}"
-        )
-
-
-class ForwardError(Exception):
-    """A port of the host can't be had: one line."""
+    forward: Forward
+    mac: bytes
+    target: ipaddress.IPv4Address
+    fixed: bool
+    """The guest's address was given: it isn't looked for in its packets."""
 
 
 class _Timer:
@@ -87,7 +86,7 @@ class _Timer:
 class UserNetwork(Port):
     """The port.  `clock` is the machine's time in ns.
 
-    Raises libslirp.LibraryMissing, and ForwardError.
+    Raises libslirp.LibraryMissing.
     """
 
     def __init__(
@@ -97,13 +96,15 @@ class UserNetwork(Port):
         timers: TimerQueue,
         clock: Callable[[], int],
         *,
-        forwards: tuple[Forward, ...] = (),
         mtu: int = 1500,
         restricted: bool = False,
-        library: tuple[Path, ...] = (),
+        library: Callable[[], Sequence[Path]] = tuple,
         log: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """`restricted`: guests reach nothing of the host's but the forwarded ports."""
+        """`restricted`: guests reach nothing outside; forwarded ports still lead to them.
+
+        `library` finds libslirp's files, if the system has none (see libslirp.load).
+        """
         super().__init__(name)
         self._library = libslirp.load(library)
         self._door = door
@@ -122,18 +123,13 @@ class UserNetwork(Port):
         self._tick: Timer | None = None
         self._own_timers: dict[int, _Timer] = {}
         self._next_timer = 1
-        self.forwards: list[Forward] = []
-        """The forwards that are open, with the host ports that were found."""
+        self._opened: list[_Opened] = []
+        self._followed: set[bytes] = set()
+        """Guests whose addresses are looked for in their packets."""
         self._callbacks = self._make_callbacks()
         self._add_poll = libslirp.AddPollCb(self._on_add_poll)
         self._get_revents = libslirp.GetREventsCb(self._on_get_revents)
         self._open(restricted)
-        try:
-            for forward in forwards:
-                self.add_forward(forward)
-        except ForwardError:
-            self.close()
-            raise
         self._refresh()
 
     # -- libslirp ------------------------------------------------------------------------------
@@ -155,8 +151,8 @@ class UserNetwork(Port):
             vhostname=b"",
             vdhcp_start=of(FIRST_GUEST.packed),
             vnameserver=of(NAMESERVER.packed),
-            if_mtu=self._mtu,
-            if_mru=self._mtu,
+            if_mtu=LINK_MTU,
+            if_mru=LINK_MTU,
         )
         self._slirp = self._library.slirp_new(
             ctypes.byref(config), ctypes.byref(self._callbacks), None
@@ -174,13 +170,14 @@ class UserNetwork(Port):
             timer_free=lib.TimerFreeCb(self._on_timer_free),
             timer_mod=lib.TimerModCb(self._on_timer_mod),
             register_poll_fd=lib.PollFdCb(lambda _fd, _opaque: None),
-            unregister_poll_fd=lib.PollFdCb(lambda _fd, _opaque: None),
+            unregister_poll_fd=lib.PollFdCb(self._on_unregister),
             notify=lib.NotifyCb(lambda _opaque: None),
         )
 
     def _on_send_packet(self, buffer: int, length: int, _opaque: Any) -> int:
         """A packet for the guests.  Its checksums are right: libslirp has computed them."""
-        self.send(Packet(ctypes.string_at(buffer, length), validated=True))
+        for packet in fit(ctypes.string_at(buffer, length), self._mtu):
+            self.send(packet)
         return length
 
     def _on_guest_error(self, message: bytes, _opaque: Any) -> None:
@@ -204,6 +201,11 @@ class UserNetwork(Port):
         self._timers.cancel(timer.running)
         timer.running = self._timers.add(expire_ms * 1_000_000, lambda: self._enter(timer.call))
 
+    def _on_unregister(self, fd: int, _opaque: Any) -> None:
+        """A socket is about to be closed: the next one may have its number."""
+        if fd in self._registered:
+            self._forget(fd)
+
     def _on_add_poll(self, fd: int, events: int, _opaque: Any) -> int:
         self._wanted[fd] = self._wanted.get(fd, 0) | events
         return fd
@@ -212,7 +214,7 @@ class UserNetwork(Port):
         return self._ready.get(fd, 0)
 
     # -- into libslirp, and out again ------------------------------------------------------------
-    def _enter(self, work: Callable[[], None]) -> None:
+    def _enter(self, work: Callable[[], object]) -> None:
         """Do something in libslirp, then see what it waits for and bring on what it has sent."""
         if self._slirp is None or self._inside:
             return
@@ -220,6 +222,11 @@ class UserNetwork(Port):
         try:
             work()
             self._refresh()
+            # What the guest has just made room for is often there already.
+            for _ in range(_AGAIN):
+                if not self._poll():
+                    break
+                self._refresh()
         finally:
             self._inside = False
         if self.switch is not None:
@@ -272,11 +279,14 @@ class UserNetwork(Port):
 
     def _on_ready(self) -> None:
         """Sockets are ready, or time has gone by."""
-        self._enter(self._poll)
+        self._enter(lambda: self._poll(always=True))
 
-    def _poll(self) -> None:
+    def _poll(self, always: bool = False) -> bool:
+        """Serve the sockets that are ready; whether there were any."""
         self._ready = {fd: _from_epoll(mask) for fd, mask in self._epoll.poll(0)}
-        self._library.slirp_pollfds_poll(self._slirp, 0, self._get_revents, None)
+        if self._ready or always:
+            self._library.slirp_pollfds_poll(self._slirp, 0, self._get_revents, None)
+        return bool(self._ready)
 
     # -- the switch's side -------------------------------------------------------------------------
     def deliver(self, packet: Packet) -> bool:
@@ -290,47 +300,99 @@ class UserNetwork(Port):
 
     def _input(self) -> None:
         while self._queue:
-            packet = complete(self._queue.popleft())
+            packet = self._queue.popleft()
+            if packet.source in self._followed:
+                self._follow(packet.data)
             # Segmentation is left undone here too: TCP data is TCP data.
+            headers = locate(packet.data)
+            if headers is not None:
+                packet = complete(raise_mss(packet, headers), headers)
             self._library.slirp_input(self._slirp, packet.data, len(packet.data))
 
     # -- forwards --------------------------------------------------------------------------------
-    def add_forward(self, forward: Forward) -> Forward:
-        """Open a port of the host; returns what was opened.  Raises ForwardError."""
-        udp = forward.protocol == "udp"
+    @property
+    def forwards(self) -> list[Forward]:
+        """The forwards that are open, with the host ports that were found."""
+        return [one.forward for one in self._opened]
+
+    def open_forward(
+        self, forward: Forward, mac: bytes, address: ipaddress.IPv4Address | None = None
+    ) -> Forward:
+        """Open a port of the host for the guest behind `mac`; returns what was opened.
+
+        Without its `address`, that is the next one of the DHCP server's, until a packet of the
+        guest's tells which it has.  Raises ForwardError.
+        """
         if not forward.host_port:
             forward = msgspec.structs.replace(forward, host_port=_free_port(forward))
-        of = libslirp.in_addr.of
-        done = self._library.slirp_add_hostfwd(
-            self._slirp,
-            udp,
-            of(ipaddress.IPv4Address(forward.host_address).packed),
-            forward.host_port,
-            of(ipaddress.IPv4Address(forward.guest_address).packed),
-            forward.guest_port,
-        )
-        if done < 0:
-            raise ForwardError(
-                f"can't listen on {forward.host_address} {forward.protocol} port"
-                f" {forward.host_port}: it's in use, or not allowed"
-            )
-        self.forwards.append(forward)
+        macs = dict.fromkeys(one.mac for one in self._opened)
+        known = next((one.target for one in self._opened if one.mac == mac), None)
+        target = address or known or FIRST_GUEST + len(macs)
+        opened = _Opened(forward, mac, target, address is not None)
+        self._listen(opened)
+        self._opened.append(opened)
+        self._note_followed()
         if not self._inside:
             self._refresh()
         return forward
 
-    def remove_forward(self, forward: Forward) -> None:
-        """Close a port that `add_forward` returned.  Raises ForwardError if it isn't open."""
-        if forward not in self.forwards:
-            raise ForwardError(f"{forward} isn't open")
-        self.forwards.remove(forward)
+    def close_forward(self, forward: Forward) -> None:
+        """Close a port that `open_forward` returned; nothing happens if it isn't open."""
+        for opened in self._opened:
+            if opened.forward == forward:
+                self._opened.remove(opened)
+                self._deafen(opened)
+                self._note_followed()
+                if not self._inside:
+                    self._refresh()
+                return
+
+    def _note_followed(self) -> None:
+        self._followed = {one.mac for one in self._opened if not one.fixed}
+
+    def _listen(self, opened: _Opened) -> None:
+        forward = opened.forward
+        of = libslirp.in_addr.of
+        done = self._library.slirp_add_hostfwd(
+            self._slirp,
+            forward.protocol == "udp",
+            of(ipaddress.IPv4Address(forward.host_address).packed),
+            forward.host_port,
+            of(opened.target.packed),
+            forward.guest_port,
+        )
+        if done < 0:
+            raise ForwardError(
+                f"can't listen on {forward.host_address}, {forward.protocol} port"
+                f" {forward.host_port}: it's in use, or not allowed"
+            )
+
+    def _deafen(self, opened: _Opened) -> None:
+        forward = opened.forward
         self._library.slirp_remove_hostfwd(
             self._slirp,
             forward.protocol == "udp",
             libslirp.in_addr.of(ipaddress.IPv4Address(forward.host_address).packed),
             forward.host_port,
         )
-        self._refresh()
+
+    def _follow(self, data: bytes) -> None:
+        """Let the forwards of a guest lead to the address that its packet comes from."""
+        kind = data[12:14]
+        source = data[26:30] if kind == _IPV4 else data[28:32] if kind == _ARP else b""
+        if len(source) != 4:
+            return
+        address = ipaddress.IPv4Address(source)
+        if address not in NETWORK or address in _NOT_GUESTS:
+            return
+        for opened in self._opened:
+            if opened.mac == data[6:12] and not opened.fixed and opened.target != address:
+                self._deafen(opened)
+                opened.target = address
+                try:
+                    self._listen(opened)
+                except ForwardError as error:
+                    self._log(f"{self.name}: {error}")
 
     def close(self) -> None:
         """Close all sockets; a second time does nothing."""
@@ -347,7 +409,7 @@ class UserNetwork(Port):
             self._timers.cancel(timer.running)
         self._own_timers.clear()
         self._queue.clear()
-        self.forwards.clear()
+        self._opened.clear()
         self._epoll.close()
 
 

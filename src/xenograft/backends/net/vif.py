@@ -7,6 +7,7 @@ public/io/netif.h for what they mean.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,22 @@ from xenograft.abi.io.netif import (
     xen_netif_ctrl_request,
 )
 from xenograft.backends.net.control import CTRL_ENTRY_SIZE, Control, Hashing
-from xenograft.backends.net.headers import BROADCAST, is_multicast, locate
+from xenograft.backends.net.forward import Forward, ForwardError, parse_forwards
+from xenograft.backends.net.headers import BROADCAST, is_multicast, locate, parse_mac
 from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError, Networks
 from xenograft.backends.net.packet import BadPacket, Packet, complete, segment
-from xenograft.backends.net.rings import RX_ENTRY_SIZE, TX_ENTRY_SIZE, RxFeatures, RxRing, TxRing
+from xenograft.backends.net.rings import (
+    HEADROOM_MAX,
+    RX_ENTRY_SIZE,
+    TX_ENTRY_SIZE,
+    RxFeatures,
+    RxRing,
+    TxRing,
+)
 from xenograft.backends.net.switch import Port
 from xenograft.backends.ring import BackRing
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
-from xenograft.hypervisor.grants.host import copy_from_grant, copy_to_grant
+from xenograft.hypervisor.grants.host import GrantCopier
 
 if TYPE_CHECKING:
     from xenograft.backends.xenbus.host import BackendHost, EventChannel, MappedPages
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 MAX_QUEUES = 8
 MULTICAST_MAX = 64
 """Multicast addresses that a front end may ask for."""
+
+TX_DELAY_NS = 100_000
+"""How long a packet waits for others to go with, while guests run."""
 
 _POLL_NS = 30_000_000
 """How often a front end that doesn't announce receive buffers is looked at."""
@@ -56,20 +68,6 @@ FEATURES: dict[str, str | int] = {
 }
 
 
-class _Grants:
-    """Copies to and from the front end's pages, with the checks of a guest's hypercall."""
-
-    def __init__(self, host: BackendHost, domid: int) -> None:
-        self._table = host.domain.grants
-        self._domid = domid
-
-    def copy_from(self, ref: int, offset: int, size: int) -> bytes:
-        return copy_from_grant(self._table, self._domid, ref, offset, size)
-
-    def copy_to(self, ref: int, offset: int, data: bytes) -> None:
-        copy_to_grant(self._table, self._domid, ref, offset, data)
-
-
 class _Queue:
     """The rings of one queue, and their event channels."""
 
@@ -78,6 +76,8 @@ class _Queue:
         self.channels: list[EventChannel] = []
         self.tx: TxRing | None = None
         self.rx: RxRing | None = None
+        self.soon = False
+        """The transmit ring is about to be served."""
 
     def close(self) -> None:
         for channel in self.channels:
@@ -118,6 +118,8 @@ class VifDevice(XenbusDevice):
         self.networks = networks
         self.port = VifPort(self)
         self.hashing = Hashing()
+        self.forwards: list[Forward] = []
+        """Ports of the host that lead to the guest, as they were opened."""
         self.on_release: list[Callable[[], None]] = []
         """Called when the device goes for good: for what was made with it."""
         self.complaints = 0
@@ -131,6 +133,8 @@ class VifDevice(XenbusDevice):
         self._poll_timer: Timer | None = None
         self._credit: tuple[int, int] | None = None
         self._left = 0
+        self._window = 0
+        """When the present interval of the rate began."""
         self._refill: Timer | None = None
         self._watched = False
 
@@ -143,9 +147,28 @@ class VifDevice(XenbusDevice):
     def offer(self) -> None:
         try:
             self.networks.get(self._bridge)
-        except NetworkError as error:
+            self._open_forwards()
+        except (NetworkError, ForwardError, ValueError) as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
+        self.port.mtu = self._read_mtu()
         self.publish({**FEATURES, "hotplug-status": "connected"})
+
+    def _open_forwards(self) -> None:
+        """Open the host's ports that lead to the guest, unless they're open already."""
+        forwards = parse_forwards(self.read("forward") or "")
+        if not forwards or self.forwards:
+            return
+        network = self.networks.user_network(self._bridge)
+        if network is None:
+            raise NetworkError(f"forward: bridge {self._bridge} has no user network (bridge=user)")
+        mac = parse_mac(self.read("mac") or "")
+        address = ipaddress.IPv4Address(ip) if (ip := self.read("ip")) else None
+        for forward in forwards:
+            self.forwards.append(network.open_forward(forward, mac, address))
+
+    def _read_mtu(self) -> int | None:
+        value = self.read("mtu") or ""
+        return int(value) if value.isdigit() and len(value) <= 5 else None
 
     @property
     def _bridge(self) -> str:
@@ -161,6 +184,7 @@ class VifDevice(XenbusDevice):
         self._polls = not self.frontend_number("feature-rx-notify", 0)
         self._credit = self._read_rate()
         self._left = self._credit[0] if self._credit is not None else 0
+        self._window = self.host.now()
         self.complaints = 0
         self.hashing = Hashing()
         self._multicast.clear()
@@ -180,6 +204,14 @@ class VifDevice(XenbusDevice):
         except NetworkError as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
 
+    def reconfigure(self) -> None:
+        """The front end wants other headroom for its XDP programs, or none."""
+        headroom = self._read_features().headroom
+        self._features = self._features._replace(headroom=headroom)
+        for queue in self._queues:
+            if queue.rx is not None:
+                queue.rx.features = self._features
+
     def _read_filters(self) -> None:
         self._filters = bool(self.frontend_number("request-multicast-control", 0))
 
@@ -189,13 +221,17 @@ class VifDevice(XenbusDevice):
         types = ((XEN_NETIF_GSO_TYPE_TCPV4, "tcpv4"), (XEN_NETIF_GSO_TYPE_TCPV6, "tcpv6"))
         gso = frozenset(t for t, name in types if sg and number(f"feature-gso-{name}", 0))
         prefix = frozenset(t for t, name in types if sg and number(f"feature-gso-{name}-prefix", 0))
+        csum_v4 = not number("feature-no-csum-offload", 0)
+        csum_v6 = bool(number("feature-ipv6-csum-offload", 0))
+        # What stands for several segments has no checksum that could be computed for it.
+        unsummed = {XEN_NETIF_GSO_TYPE_TCPV4: csum_v4, XEN_NETIF_GSO_TYPE_TCPV6: csum_v6}
         return RxFeatures(
             sg=sg,
-            csum_v4=not number("feature-no-csum-offload", 0),
-            csum_v6=bool(number("feature-ipv6-csum-offload", 0)),
-            gso_types=gso | prefix,
+            csum_v4=csum_v4,
+            csum_v6=csum_v6,
+            gso_types=frozenset(t for t in gso | prefix if unsummed[t]),
             gso_prefix_types=prefix - gso,
-            headroom=number("xdp-headroom", 0, limit=0x7FFF),
+            headroom=min(number("xdp-headroom", 0), HEADROOM_MAX),
         )
 
     def _read_rate(self) -> tuple[int, int] | None:
@@ -220,7 +256,7 @@ class VifDevice(XenbusDevice):
         except BaseException:
             pages.unmap()
             raise
-        grants = _Grants(self.host, self.domid)
+        grants = GrantCopier(self.host.domain.grants, self.domid)
         control = Control(self.hashing, queues, lambda ref, size: grants.copy_from(ref, 0, size))
         self._control = ring, pages, channel, control
 
@@ -234,7 +270,7 @@ class VifDevice(XenbusDevice):
             rings.append(BackRing(pages, size))
 
         def tx_event() -> None:
-            self.guard(lambda: self._serve_tx(queue))
+            self._serve_soon(queue)
 
         def rx_event() -> None:
             self.guard(lambda: self._flush_rx(queue))
@@ -249,7 +285,7 @@ class VifDevice(XenbusDevice):
         else:
             tx_channel = self._bind(queue, number(f"{prefix}event-channel"), both)
             rx_channel = tx_channel
-        grants = _Grants(self.host, self.domid)
+        grants = GrantCopier(self.host.domain.grants, self.domid)
         queue.tx = TxRing(
             rings[0],
             grants,
@@ -286,6 +322,11 @@ class VifDevice(XenbusDevice):
             control[1].unmap()
 
     def release(self) -> None:
+        forwards, self.forwards = self.forwards, []
+        network = self.networks.user_network(self._bridge) if forwards else None
+        if network is not None:
+            for forward in forwards:
+                network.close_forward(forward)
         callbacks, self.on_release = self.on_release, []
         for callback in callbacks:
             callback()
@@ -297,12 +338,28 @@ class VifDevice(XenbusDevice):
             self.host.log(f"{self.path}: {what}")
 
     # -- from the guest ------------------------------------------------------------------------
+    def _serve_soon(self, queue: _Queue) -> None:
+        """Serve a transmit ring a moment later, or as soon as nobody runs.
+
+        A guest that goes on sending fills the ring meanwhile, without telling us of each packet;
+        and its TCP makes larger ones.
+        """
+        if not queue.soon:
+            queue.soon = True
+
+            def serve() -> None:
+                queue.soon = False
+                # The front end may have gone meanwhile.
+                if queue in self._queues:
+                    self.guard(lambda: self._serve_tx(queue))
+
+            self.host.soon(serve, TX_DELAY_NS)
+
     def _serve_tx(self, queue: _Queue) -> None:
         tx = queue.tx
         while tx is not None and queue.tx is tx:
             if self._credit is not None:
-                if self._left <= 0:
-                    self._await_credit()
+                if self._left <= 0 and not self._refilled():
                     break
                 # In small portions, so that a burst goes only a little over the limit.
                 self._left -= tx.serve(64)
@@ -314,18 +371,22 @@ class VifDevice(XenbusDevice):
         if switch is not None:
             switch.run()
 
-    def _await_credit(self) -> None:
+    def _refilled(self) -> bool:
+        """Whether there's something to spend again; if not, the queues are served later."""
         assert self._credit is not None  # there is a limit
-        if self._refill is None:
-            deadline = self.host.now() + self._credit[1]
+        amount, interval = self._credit
+        now = self.host.now()
+        if now - self._window >= interval:
+            # What was sent too much counts against the next interval.
+            self._left = min(self._left, 0) + amount
+            self._window = now
+        if self._left <= 0 and self._refill is None:
+            deadline = self._window + interval
             self._refill = self.host.hypervisor.timers.add(deadline, self._on_credit)
+        return self._left > 0
 
     def _on_credit(self) -> None:
         self._refill = None
-        if self._credit is None:
-            return
-        # What was sent too much counts against the next interval.
-        self._left = min(self._left, 0) + self._credit[0]
         for queue in list(self._queues):
             self.guard(lambda queue=queue: self._serve_tx(queue))  # type: ignore[misc]
 

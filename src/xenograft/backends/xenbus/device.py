@@ -76,6 +76,9 @@ class XenbusDevice(ABC):
     def connected(self) -> None:  # noqa: B027  # most devices have nothing more to do
         """The state Connected has been written."""
 
+    def reconfigure(self) -> None:  # noqa: B027  # most kinds have nothing to change
+        """Take over what the front end has changed while connected.  Before Reconfigured."""
+
     @abstractmethod
     def disconnect(self) -> None:
         """Let go of the front end's rings and ports.  May be called at any time, repeatedly."""
@@ -176,7 +179,10 @@ class XenbusDevice(ABC):
             return
         if step is Step.STOP:
             self.switch(XenbusState.Closing)
-        if step in (Step.NOTHING, Step.STOP):
+        if step is Step.RECONFIGURE:
+            self.reconfigure()
+            self.switch(XenbusState.Reconfigured)
+        if step in (Step.NOTHING, Step.STOP, Step.RECONFIGURE):
             return
         # What was under way for the front end's last life has to end before the next one.
         self.disconnect()

@@ -33,6 +33,8 @@ class Step(Enum):
     """Let go of everything of the front end's (Closed)."""
     REMOVE = auto()
     """The same, and go away."""
+    RECONFIGURE = auto()
+    """Take over what the front end wants changed while it runs (Reconfigured)."""
 
 
 def parse_state(value: str | None) -> XenbusState:
@@ -53,6 +55,9 @@ def next_step(own: XenbusState, frontend: XenbusState, online: bool) -> Step:
             if own in (XenbusState.InitWait, XenbusState.Initialised):
                 return Step.CONNECT
             return Step.NOTHING
+        case XenbusState.Reconfiguring:
+            running = own in (XenbusState.Connected, XenbusState.Reconfigured)
+            return Step.RECONFIGURE if running else Step.NOTHING
         case XenbusState.Closing:
             ended = own in (XenbusState.Closing, XenbusState.Closed)
             return Step.NOTHING if ended else Step.STOP
@@ -71,6 +76,8 @@ def who_is_next(backend: XenbusState, frontend: XenbusState, online: bool = True
     >>> who_is_next(XenbusState.InitWait, XenbusState.Initialising)
     'front end: set up its rings, then write Initialised'
     """
+    if (backend, frontend) == (XenbusState.Reconfigured, XenbusState.Reconfiguring):
+        return "front end: write Connected"
     match next_step(backend, frontend, online):
         case Step.OFFER:
             return "back end: publish its features, then write InitWait"
@@ -84,8 +91,10 @@ def who_is_next(backend: XenbusState, frontend: XenbusState, online: bool = True
             if backend is XenbusState.Closed:
                 return "toolstack: remove the device"
             return "back end: let go of the rings, write Closed and go"
+        case Step.RECONFIGURE:
+            return "back end: take over the changes, then write Reconfigured"
     match backend, frontend:
-        case XenbusState.Connected, XenbusState.Connected:
+        case ((XenbusState.Connected | XenbusState.Reconfigured), XenbusState.Connected):
             return "nobody: connected"
         case ((XenbusState.Initialising | XenbusState.InitWait), XenbusState.Initialising):
             return "front end: set up its rings, then write Initialised"

@@ -3,9 +3,14 @@
 
 PyObject *AccessError;
 
+static PyMethodDef functions[] = {
+    {"inet_sum", inet_sum, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_core", "The native core; _core.pyi describes it.", -1,
-    NULL, NULL, NULL, NULL, NULL,
+    functions, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__core(void);

@@ -20,7 +20,7 @@ from enum import Enum, auto
 import msgspec
 
 from xenograft.abi.errno import Errno, XenError
-from xenograft.engine.protocol import AddressSpace
+from xenograft.engine.protocol import P2M_COW, P2M_WRITE, AddressSpace
 from xenograft.hypervisor.memory.frames import INVALID_GFN, INVALID_MFN, FrameTable, PagePool
 from xenograft.hypervisor.memory.p2m_types import (
     ANY_RAM_TYPES,
@@ -131,6 +131,18 @@ class P2m:
         else:
             held = self.frames.get_page(mfn, self.pool.domid)
         return (mfn, kind) if held else None
+
+    def own_ram(self, gfn: int, write: bool) -> int | None:
+        """The frame of the domain's own behind an ordinary page, without a reference.
+
+        For uses that are over before a guest runs again.  None says nothing: ask `get_page`.
+        """
+        if not self.translated or gfn in self._types:
+            return None
+        entry = self.space.lookup(gfn)
+        if entry is None or (write and entry[1] & (P2M_WRITE | P2M_COW) != P2M_WRITE):
+            return None
+        return entry[0] if self.frames.memory.owner(entry[0]) == self.pool.domid else None
 
     def gfn_of(self, mfn: int) -> int:
         """The domain's name for one of its frames, or INVALID_GFN (Xen's mfn_to_gfn)."""

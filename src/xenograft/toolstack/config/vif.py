@@ -7,11 +7,12 @@ import re
 
 import msgspec
 
+from xenograft.backends.net.forward import Forward, ForwardError, parse_forward
 from xenograft.toolstack.config.values import nearest, number
 from xenograft.toolstack.errors import UserError
 
 _TEXTS = ("bridge", "gatewaydev", "ip", "script", "backend", "vifname", "model")
-_KEYS = ("mac", "type", "rate", "devid", "mtu", "netdev", "accel", *_TEXTS)
+_KEYS = ("mac", "type", "rate", "devid", "mtu", "netdev", "accel", "forward", *_TEXTS)
 _MAC = re.compile(r"[0-9a-fA-F]{1,2}(?::[0-9a-fA-F]{1,2}){5}\Z")
 _RATE = re.compile(r"([0-9]{1,10})([GMK]?)([Bb])/s\Z")
 _INTERVAL = re.compile(r"([0-9]{1,10})(us|ms|s|)\Z")
@@ -36,6 +37,8 @@ class Vif(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes it may send per interval; 0: no limit."""
     rate_interval_us: int = 0
     trusted: bool = True
+    forward: tuple[Forward, ...] = ()
+    """Ports of the host that lead to the guest: not xl's, for bridges with a user network."""
 
 
 def parse_rate(text: str) -> tuple[int, int]:
@@ -67,6 +70,7 @@ def parse_vif(text: str) -> Vif:
 
     texts: dict[str, str] = {}
     numbers: dict[str, int] = {}
+    forwards: list[Forward] = []
     trusted = True
     for piece in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = piece.partition("=")
@@ -84,6 +88,11 @@ def parse_vif(text: str) -> Vif:
             texts["mac"] = ":".join(f"{int(pair, 16):02x}" for pair in value.split(":"))
             if int(texts["mac"][:2], 16) & 1:
                 raise error(f"{texts['mac']} is a multicast address")
+        elif key == "forward":
+            try:
+                forwards.append(parse_forward(value))
+            except ForwardError as problem:
+                raise error(str(problem)) from None
         elif key == "type":
             if value not in ("ioemu", "vif"):
                 raise error(f"unknown type {value[:40]!r}; it can be ioemu or vif")
@@ -105,4 +114,5 @@ def parse_vif(text: str) -> Vif:
         rate_bytes=numbers.get("rate_bytes", 0),
         rate_interval_us=numbers.get("rate_interval_us", 0),
         trusted=trusted,
+        forward=tuple(forwards),
     )

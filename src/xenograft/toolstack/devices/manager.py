@@ -10,18 +10,21 @@ import msgspec
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xenbus import XenbusState
-from xenograft.backends.net.networks import NetworkError
+from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError
 from xenograft.backends.xenbus.state import parse_state
 from xenograft.toolstack.devices.disk import disk_record, open_disk
 from xenograft.toolstack.devices.record import DeviceRecord
-from xenograft.toolstack.devices.vif import vif_record
+from xenograft.toolstack.devices.vif import DEFAULT_MTU, vif_record
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.layout import remove_nodes, write_nodes
 
 if TYPE_CHECKING:
+    from xenograft.backends.net.forward import Forward
+    from xenograft.backends.net.vif import VifDevice
     from xenograft.hypervisor.domain import Domain
     from xenograft.toolstack.config.disk import Disk
     from xenograft.toolstack.config.vif import Vif
+    from xenograft.toolstack.devices.capture import Capture
     from xenograft.toolstack.devices.standin import VbdWatch
     from xenograft.toolstack.services import Services
 
@@ -88,16 +91,40 @@ class Devices:
         """Add a network interface.  Raises UserError, with nothing changed."""
         devid = vif.devid if vif.devid is not None else self._free_devid("vif")
         backend = self._backend(vif.backend, f"vif {devid}")
-        record = vif_record(vif, devid, self._domain.uuid, self._domain.domid, backend)
-        self._check_new(record, f"vif {devid}")
-        if backend == self._services.control.domid:
+        ours, mtu = backend == self._services.control.domid, DEFAULT_MTU
+        if ours:
             try:
-                self._services.networks.get(record.backend["bridge"])
+                mtu = self._services.networks.get(vif.bridge or DEFAULT_BRIDGE).mtu
             except NetworkError as error:
                 raise UserError(f"vif {devid}: {error}") from None
+        elif vif.forward:
+            raise UserError(f"vif {devid}: forward is for interfaces that domain 0 serves")
+        record = vif_record(vif, devid, self._domain.uuid, self._domain.domid, backend, mtu)
+        self._check_new(record, f"vif {devid}")
         again = msgspec.structs.replace(vif, devid=devid)
         self._write(record, vif.backend, lambda: self.attach_vif(again))
+        if ours and (problem := self._vif(devid).error) is not None:
+            self.remove("vif", devid)
+            # Its number is for those who read the store.
+            raise UserError(f"vif {devid}: {problem.partition(' ')[2]}")
         return record
+
+    def _vif(self, devid: int) -> VifDevice:
+        """An interface that domain 0 serves.  Raises UserError if there's none."""
+        from xenograft.backends.net.vif import VifDevice
+
+        device = self._services.buses["vif"].find(self._domain.domid, devid)
+        if not isinstance(device, VifDevice):
+            raise UserError(f"{self._domain.name} has no network interface {devid}")
+        return device
+
+    def forwards(self, devid: int = 0) -> tuple[Forward, ...]:
+        """The host's ports that lead to an interface, as they were opened.  Raises UserError."""
+        return tuple(self._vif(devid).forwards)
+
+    def capture(self, capture: Capture, devid: int = 0) -> None:
+        """Write an interface's packets to a file from now on.  Raises UserError."""
+        capture.follow(self._vif(devid))
 
     def _backend(self, name: str, what: str) -> int:
         """The domid of the domain that is to serve a device."""

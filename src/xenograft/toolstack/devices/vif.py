@@ -25,9 +25,18 @@ def default_mac(uuid: bytes, devid: int) -> str:
 
 
 def vif_record(
-    vif: Vif, devid: int, uuid: bytes, domid: int, backend_domid: int = 0
+    vif: Vif,
+    devid: int,
+    uuid: bytes,
+    domid: int,
+    backend_domid: int = 0,
+    bridge_mtu: int = DEFAULT_MTU,
 ) -> DeviceRecord:
-    """The nodes of an interface for domain `domid`, whose UUID is `uuid`."""
+    """The nodes of an interface for domain `domid`, whose UUID is `uuid`.
+
+    `bridge_mtu` is the guest's MTU unless the interface has one of its own (the hotplug script
+    would have written it).
+    """
     mac = vif.mac or default_mac(uuid, devid)
     backend = {
         "script": vif.script or "/etc/xen/scripts/vif-bridge",
@@ -44,6 +53,8 @@ def vif_record(
             backend[name] = value
     if vif.mtu is not None:
         backend["mtu"] = str(vif.mtu)
+    if vif.forward:
+        backend["forward"] = " ".join(map(str, vif.forward))
     return DeviceRecord(
         kind="vif",
         devid=devid,
@@ -55,5 +66,5 @@ def vif_record(
             "mac": mac,
             "trusted": "1" if vif.trusted else "0",
         },
-        readonly={"mtu": str(vif.mtu if vif.mtu is not None else DEFAULT_MTU)},
+        readonly={"mtu": str(vif.mtu if vif.mtu is not None else bridge_mtu)},
     )
