@@ -93,7 +93,8 @@ class BackendHost:
     @property
     def busy(self) -> bool:
         """Whether a vCPU runs, or could."""
-        return self.hypervisor.running is not None or bool(self.hypervisor.ready)
+        core = self.hypervisor.sched
+        return core.idle != core.topology.all_cpus or core.resched != 0
 
     def soon(self, function: Callable[[], None], within_ns: int) -> None:
         """Call `function` once no vCPU can run, or in `within_ns` if they are that busy.
