@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from xenograft.toolstack.services import Services
 
 REATTACH_NS = 500_000_000
-"""How long a device stays away at least before a new one takes its place."""
+"""How long a device stays away at least before a new one takes its place; twice that the next
+time, if it was too short."""
+
+CHECK_NS = 3_000_000_000
+MAX_ATTEMPTS = 6
 
 STAND_IN_NS = 10_000_000_000
 """How long the requests of a guest whose driver domain has died are answered with errors."""
@@ -62,6 +66,8 @@ class _Served:
         self.watch = watch
         self.removed_at: int | None = None
         """When the device went with its server, in ns of the machine's time."""
+        self.attempts = 0
+        """How often it was attached again."""
 
 
 class Devices:
@@ -159,34 +165,36 @@ class Devices:
     # -- driver domains ----------------------------------------------------------------------
     def server_has_gone(self, name: str) -> None:
         """A driver domain was destroyed: its devices go, with errors for what was under way."""
-        hypervisor = self._services.hypervisor
         for key, served in list(self._served.items()):
             if served.server == name and served.removed_at is None:
-                if served.watch is not None:
-                    stand_in = served.watch.bury()
-                    served.watch = None
-                    if stand_in is not None:
-                        deadline = hypervisor.clock.now() + STAND_IN_NS
-                        hypervisor.timers.add(deadline, stand_in.close)
-                self._remove_nodes(*key)
-                served.removed_at = hypervisor.clock.now()
+                self._take_away(key, served)
+
+    def _take_away(self, key: tuple[str, int], served: _Served) -> None:
+        """Remove a device that will be attached again; what its back end owes is answered."""
+        hypervisor = self._services.hypervisor
+        if served.watch is not None:
+            stand_in = served.watch.bury()
+            served.watch = None
+            if stand_in is not None:
+                hypervisor.timers.add(hypervisor.clock.now() + STAND_IN_NS, stand_in.close)
+        self._remove_nodes(*key)
+        served.removed_at = hypervisor.clock.now()
 
     def server_is_back(self, name: str) -> None:
-        """A driver domain was started again: what it served is attached to it anew.
-
-        Not at once: a front end that finds the new device where it has not yet missed the old
-        one keeps the old one.
-        """
+        """A driver domain was started again: what it served is attached to it anew."""
         self.server_has_gone(name)
-        timers = self._services.hypervisor.timers
         for key, served in list(self._served.items()):
             if served.server == name and served.removed_at is not None:
-                deadline = served.removed_at + REATTACH_NS
-                timers.add(deadline, lambda key=key: self._attach_again(key))  # type: ignore[misc]
+                self._attach_later(key, served)
 
-    def _attach_again(self, key: tuple[str, int]) -> None:
-        served = self._served.get(key)
-        if served is None or served.removed_at is None or self._domain.dying:
+    def _attach_later(self, key: tuple[str, int], served: _Served) -> None:
+        """Attach a removed device again, once the guest has had the time to miss it."""
+        assert served.removed_at is not None  # it is removed
+        deadline = served.removed_at + (REATTACH_NS << served.attempts)
+        self._services.hypervisor.timers.add(deadline, lambda: self._attach_again(key, served))
+
+    def _attach_again(self, key: tuple[str, int], served: _Served) -> None:
+        if self._served.get(key) is not served or self._domain.dying:
             return
         del self._served[key]
         try:
@@ -194,6 +202,40 @@ class Devices:
         except UserError as error:
             self._served[key] = served
             self._services.hypervisor.log.write(f"{self._domain.name}: {error}")
+            return
+        fresh = self._served[key]
+        fresh.attempts = served.attempts + 1
+        self._check_later(key, fresh)
+
+    def _check_later(self, key: tuple[str, int], served: _Served) -> None:
+        timers, now = self._services.hypervisor.timers, self._services.hypervisor.clock.now()
+        timers.add(now + CHECK_NS, lambda: self._check(key, served))
+
+    def _check(self, key: tuple[str, int], served: _Served) -> None:
+        """Whether a device that was attached again has come to life.
+
+        Linux's xenbus goes by the path of a device.  If it has not yet missed the old one when
+        the new one comes, it keeps the old one; if it's still removing the old one then, it
+        closes the new one at the end.  Both show in the states, and both call for another try.
+        """
+        status = self.find(*key)
+        if self._served.get(key) is not served or self._domain.dying or status is None:
+            return
+        states = status.backend_state, status.frontend_state
+        if status.frontend_state is XenbusState.Connected:
+            return
+        lost = states == (XenbusState.InitWait, XenbusState.Initialising)
+        if lost or status.frontend_state in (XenbusState.Closing, XenbusState.Closed):
+            if served.attempts >= MAX_ATTEMPTS:
+                self._services.hypervisor.log.write(
+                    f"{self._domain.name}: {key[0]} {key[1]} doesn't connect again"
+                )
+                return
+            self._take_away(key, served)
+            self._attach_later(key, served)
+        else:
+            # The driver domain isn't up yet, or both are at it.
+            self._check_later(key, served)
 
     # -- looking -----------------------------------------------------------------------------
     def all(self) -> list[DeviceStatus]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenograft.toolstack.errors import UserError, unknown
-from xenograft.toolstack.images import initrd
+from xenograft.toolstack.images import backend_initrd, debian_root, initrd
 from xenograft.toolstack.images.apt import Apt, Say, extract, have_apt, say_stderr
 from xenograft.toolstack.images.catalogue import CATALOGUE, Image
 
@@ -86,7 +86,7 @@ class ImageCache:
             if not files or [path.stat().st_size for path in files.values()] != sizes:
                 return None
             # What's built here is built anew when its recipe changes, or its kernel.
-            if image.base and manifest.get("recipe") != self._recipe(image):
+            if manifest.get("recipe") != self._recipe(image):
                 return None
             # An earlier version took other modules.
             if manifest.get("modules", []) != list(image.modules):
@@ -95,10 +95,16 @@ class ImageCache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _recipe(self, image: Image) -> str:
-        """Changes when what's built from the same busybox would."""
+    def _recipe(self, image: Image) -> str | None:
+        """Changes when what's built here would; None for what comes out of a package as it is."""
+        if image.builder == "debian_root":
+            return debian_root.recipe()
+        if image.base is None:
+            return None
+        backend = image.builder == "backend_initrd"
+        recipe = backend_initrd.recipe() if backend else initrd.recipe()
         kernel = None if image.kernel is None else self.cached(image.kernel)
-        return initrd.recipe() + ("" if kernel is None else f" {kernel.source} {kernel.version}")
+        return recipe + ("" if kernel is None else f" {kernel.source} {kernel.version}")
 
     def get(self, name: str, refresh: bool = False) -> Fetched:
         """The image, fetched or built first if it isn't there, or if `refresh` says so."""
@@ -133,22 +139,18 @@ class ImageCache:
         try:
             made = work / "made"
             made.mkdir()
-            if image.base is None:
+            if image.builder == "debian_root":
+                source, version = "made by debootstrap", debian_root.SUITE
+                files = debian_root.build(made, work, self._root, self._say)
+            elif image.base is None:
                 source, version, files = self._from_package(image, work, made)
             else:
                 source, version, files = self._from_base(image, made, refresh)
-            entries = {
-                role: {
-                    "file": path.name,
-                    "size": path.stat().st_size,
-                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                }
-                for role, path in files.items()
-            }
+            entries = {role: _describe(path) for role, path in files.items()}
             manifest: dict[str, object] = {"source": source, "version": version}
             manifest["files"] = entries
-            if image.base:
-                manifest["recipe"] = self._recipe(image)
+            if recipe := self._recipe(image):
+                manifest["recipe"] = recipe
             if image.modules:
                 manifest["modules"] = list(image.modules)
             (made / _MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -196,8 +198,19 @@ class ImageCache:
         if image.kernel is not None:
             kept = self.get(image.kernel, refresh).modules
             modules = [kept[name] for name in image.modules if name in kept]
-        target.write_bytes(initrd.build(base.path, modules))
+        if image.builder == "backend_initrd":
+            data = backend_initrd.build(base.path, modules, self._root, self._say)
+        else:
+            data = initrd.build(base.path, modules)
+        target.write_bytes(data)
         return f"built from {base.source}", base.version, {"ramdisk": target}
+
+
+def _describe(path: Path) -> dict[str, object]:
+    """What the manifest says of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "size": path.stat().st_size, "sha256": digest}
 
 
 def host_kernels(boot: Path = Path("/boot")) -> list[Path]:

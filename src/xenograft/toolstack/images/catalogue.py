@@ -15,7 +15,7 @@ class Image:
     the first role is what `xg image get` prints.  `base` names the image that one is built from,
     `kernel` the one whose modules are put into it.  `modules` are, of a kernel, patterns of those
     that are kept (what it has built in is missing); of a ramdisk, names of those that it loads,
-    in their order.
+    in their order.  `builder` is the module of this folder that makes it, if it isn't the usual.
     """
 
     name: str
@@ -26,15 +26,17 @@ class Image:
     modules: tuple[str, ...] = ()
     base: str | None = None
     kernel: str | None = None
+    builder: str = ""
 
 
 _KERNEL = (("kernel", "boot/vmlinuz-*"), ("config", "boot/config-*"))
 _XEN = ("xen-blkfront", "xen-netfront")
+_BACKENDS = ("llc", "stp", "bridge", *_XEN, "xen-blkback", "xen-netback")
 _VIRTIO = (
     *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci"),
     *("failover", "net_failover", "virtio_blk", "virtio_net"),
 )
-_MODULES = tuple(f"lib/modules/*/{name}.ko*" for name in (*_XEN, *_VIRTIO))
+_MODULES = tuple(f"lib/modules/*/{name}.ko*" for name in (*_BACKENDS, *_VIRTIO))
 
 CATALOGUE: dict[str, Image] = {
     image.name: image
@@ -107,6 +109,19 @@ CATALOGUE: dict[str, Image] = {
             modules=_XEN,
             base="busybox",
             kernel="debian",
+        ),
+        Image(
+            "backend-initrd",
+            "ramdisk of a driver domain, with Linux's block and network back ends",
+            modules=_BACKENDS,
+            base="busybox",
+            kernel="debian-cloud",
+            builder="backend_initrd",
+        ),
+        Image(
+            "debian-root",
+            "a disk with a Debian system, made by debootstrap (needs root)",
+            builder="debian_root",
         ),
         # What user networking needs where the system has no libslirp: it, and what it needs.
         Image(

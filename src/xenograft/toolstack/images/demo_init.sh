@@ -53,6 +53,23 @@ if parameter xg.net; then
     fi
 fi
 
+# root=/dev/xvda: the system on that disk takes over.
+if parameter root; then
+    mkdir -p /mnt
+    waited=0
+    while [ ! -b "$value" ] && [ $waited -lt 100 ]; do
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+    if mount -t ext4 "$value" /mnt; then
+        umount /proc /dev/pts
+        mount --move /sys /mnt/sys
+        mount --move /dev /mnt/dev
+        exec switch_root /mnt /sbin/init
+    fi
+    echo "demo-initrd: $value can't be mounted; here's a shell"
+fi
+
 if parameter xg.tty; then
     stty rows "${value%x*}" cols "${value#*x}" < "$console"
 fi
