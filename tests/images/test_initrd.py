@@ -43,6 +43,10 @@ def test_the_archive(busybox: Path) -> None:
         "bin/mount",
         "bin/sh",
     }
+    # Asked to power off, the kernel runs these.
+    for name in ("sbin/poweroff", "sbin/reboot"):
+        assert members[name].data.startswith(b"#!/bin/sh\nexec /bin/busybox ")
+        assert members[name].mode & 0o111
     assert initrd.build(busybox) == initrd.build(busybox)
 
 
