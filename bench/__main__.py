@@ -14,7 +14,7 @@ from bench.harness import Result
 from xenograft.guests import GuestBuildError
 from xenograft.toolstack.errors import UserError
 
-NAMES = ("imports", "hypercall", "xenstore", "sched", "boot", "memory", "work")
+NAMES = ("imports", "service", "hypercall", "xenstore", "sched", "boot", "memory", "work")
 
 
 def _cell(value: float | None, unit: str = "") -> str:
