@@ -21,7 +21,12 @@ def cached_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir(parents=True)
     (directory / "vmlinuz").write_bytes(b"kernel")
     entry = {"file": "vmlinuz", "size": 6, "sha256": ""}
-    manifest = {"source": "linux-image-6", "version": "6.1", "files": {"kernel": entry}}
+    manifest = {
+        "source": "linux-image-6",
+        "version": "6.1",
+        "files": {"kernel": entry},
+        "modules": list(CATALOGUE["debian-cloud"].modules),
+    }
     (directory / "image.json").write_text(json.dumps(manifest))
     return directory / "vmlinuz"
 

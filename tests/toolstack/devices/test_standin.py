@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xenograft.abi.io.blkif import BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_RSP_OKAY
 from xenograft.abi.io.ring import SRING_HEADER_SIZE, ring_size, sring
-from xenograft.backends.block.protocol import LAYOUTS, Layout, Request
+from xenograft.backends.block.protocol import LAYOUTS, Layout, Request, pack_segments
 from xenograft.backends.ring import BackRing, SharedPages
 from xenograft.engine.fake_memory import FakeMemory
 from xenograft.toolstack.devices.standin import RingLedger
@@ -33,7 +33,7 @@ class Front:
         if not self.free:
             return False
         ident = self.free.pop()
-        data = self.layout.request(Request(ident, operation, 0, ((1, 0, 7),)))
+        data = self.layout.request(Request(ident, operation, 0, pack_segments(((1, 0, 7),))))
         at = SRING_HEADER_SIZE + self.produced % self.slots * self.layout.slot_size
         self.pages.write(at, data)
         self.produced += 1
