@@ -166,7 +166,7 @@ class FakeMemory:
     def set_m2p(self, mfn: int, gfn: int, count: int) -> None:
         for i in range(count if self._m2p is not None else 0):
             assert self._m2p is not None
-            self._m2p[mfn + i] = gfn + i
+            self._m2p[mfn + i] = gfn if gfn >> 63 else gfn + i
 
     def m2p(self, mfn: int) -> int:
         return (self._m2p or {}).get(mfn, (1 << 64) - 1)

@@ -178,6 +178,8 @@ class FrameTable:
             raise XenError(Errno.ENOMEM)
         for mfn, length in extents:
             self._appear(pool, mfn, length)
+            if self.shown is not None:
+                self.shown.set_m2p(mfn, INVALID_GFN, length)
         return extents
 
     @staticmethod
@@ -266,6 +268,17 @@ class FrameTable:
     def _check_empty(pool: PagePool) -> None:
         if pool.dying and pool.empty and pool.on_empty is not None:
             pool.on_empty()
+
+    def show(self, memory: PvMemory) -> None:
+        """From now on keep a copy of the machine-to-physical table for PV guests.
+
+        Frames of translated domains have their names from when they are next mapped: no PV
+        guest has a use for them.
+        """
+        self.shown = memory
+        for pool in self.pools.values():
+            for mfn in pool.special:
+                memory.set_m2p(mfn, INVALID_GFN, 1)
 
     def settle(self) -> None:
         """Free the frames whose last reference a PV guest's page tables have dropped."""

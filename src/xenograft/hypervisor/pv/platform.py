@@ -48,7 +48,7 @@ def xen_mappings(hypervisor: Hypervisor) -> XenMappings:
     if hypervisor.pv_mappings is None:
         memory = cast("PvMemory", hypervisor.memory)
         hypervisor.pv_mappings = XenMappings(memory)
-        hypervisor.frames.shown = memory
+        hypervisor.frames.show(memory)
     return hypervisor.pv_mappings
 
 
