@@ -44,6 +44,10 @@ def test_the_archive(busybox: Path) -> None:
         "bin/sh",
     }
     assert members["etc/udhcpc/default.script"].mode & 0o111
+    # Asked to power off, the kernel runs these.
+    for name in ("sbin/poweroff", "sbin/reboot"):
+        assert members[name].data.startswith(b"#!/bin/sh\nexec /bin/busybox ")
+        assert members[name].mode & 0o111
     assert initrd.build(busybox) == initrd.build(busybox)
 
 

@@ -14,6 +14,17 @@ class UserError(Exception):
     """
 
 
+class Failure(Exception):
+    """What was asked for can't be done: a line (xl's, where it has one), and an exit status.
+
+    `xg` prints it as it is.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """A line about a name that isn't known, with the nearest that is, or all of them.
 

@@ -77,6 +77,10 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     assert config.kernel is not None  # check_buildable refuses to go without
     kernel = read_file(config.kernel, "kernel")
     modules = []
+    # A guest that may have more than it starts with is built with all of it, and its balloon
+    # driver gives back what is above memory= (Xen keeps it unpopulated until then; here it's the
+    # host that gives memory to what is touched alone).
+    most = max(config.memory, config.maxmem or 0) << 20
     if config.ramdisk is not None:
         name = f"ramdisk {config.ramdisk}"
         memory = config.memory << 20
@@ -93,7 +97,7 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     build = build_pv if config.type == "pv" else build_pvh
     return build(
         kernel,
-        memory=config.memory << 20,
+        memory=most,
         modules=modules,
         cmdline=config.cmdline,
         vcpus=config.max_vcpus,

@@ -39,6 +39,11 @@ _NAME = re.compile(r"[^\s/\x00-\x1f]{1,64}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be a domain's name."""
+    return _NAME.match(text) is not None
+
+
 class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A domain's configuration, with xl.cfg's names. Making one checks it (UserError)."""
 
@@ -92,7 +97,7 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_event_channels: int = 1023
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name):
+        if not is_name(self.name):
             raise UserError(
                 f"name: {self.name[:80]!r} can't be a domain's name (1 to 64 characters,"
                 " no blanks, no /)"

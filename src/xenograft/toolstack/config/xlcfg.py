@@ -172,11 +172,6 @@ def _record(values: dict[str, Any], warn: Callable[[str], None]) -> DomainConfig
         fields["extratime"] = bool(values["extratime"])
     if "uuid" in values:
         fields["uuid"] = values["uuid"].lower()
-    if fields.get("maxmem", fields["memory"]) > fields["memory"]:
-        warn(
-            f"maxmem={fields['maxmem']} is above memory={fields['memory']}:"
-            " the guest starts with memory= and isn't told of more"
-        )
     fields["type"] = _kind(values)
     return DomainConfig(
         **fields,

@@ -21,6 +21,10 @@ MARKER = "demo-initrd: user space"
 _NO_APPLETS: list[str] = []
 
 
+_ORDERLY = b"#!/bin/sh\nexec /bin/busybox %s -f\n"
+"""What the kernel runs when it's asked by xenstore to power off or reboot."""
+
+
 def recipe() -> str:
     """Changes when what's built from the same busybox would."""
     names = ("demo_init.sh", "demo_dhcp.sh", "initrd.py")
@@ -60,7 +64,7 @@ def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
     init = files.joinpath("demo_init.sh").read_bytes()
     dhcp = files.joinpath("demo_dhcp.sh").read_bytes()
     archive = Archive()
-    for path in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
+    for path in ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp"):
         archive.directory(path)
     # Linux opens the console for the first process before devtmpfs is mounted.
     archive.character_device("dev/console", 5, 1)
@@ -73,6 +77,8 @@ def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
         name = module.name.partition(".")[0]
         archive.directory("lib/modules")
         archive.file(f"lib/modules/{index:02}-{name}.ko", read_module(module))
+    for name in ("poweroff", "reboot"):
+        archive.file(f"sbin/{name}", _ORDERLY % name.encode(), 0o755)
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
     archive.directory("etc/udhcpc")
