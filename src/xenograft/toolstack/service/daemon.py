@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The service's process: ``python -m xenograft.toolstack.service.daemon FD``.
+
+FD is the pipe of the command that starts it: the first line says "ready", or what's wrong; what
+follows is for the user to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.service.client import READY
+from xenograft.toolstack.service.paths import ServicePaths, service_paths
+from xenograft.toolstack.service.record import take_record
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.machine import Machine
+
+_LOG_LIMIT = 1 << 20
+_LOCK_SECONDS = 15.0
+
+
+class Log:
+    """The service's log: lines with the time, in a file that is set aside when it's large."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > _LOG_LIMIT:
+                path.replace(path.with_name(f"{path.name}.old"))
+        self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def __call__(self, text: str) -> None:
+        """Add a line, or several; may be called from any thread."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        data = "".join(f"{stamp} {line}\n" for line in text.splitlines())
+        with contextlib.suppress(OSError):
+            os.write(self.handle, data.encode(errors="replace"))
+
+
+def take_lock(path: Path, seconds: float = _LOCK_SECONDS) -> int:
+    """Hold the service's lock until the process ends.  Raises UserError.
+
+    A service that is about to end may hold it for a moment yet.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(handle)
+                raise UserError(
+                    f"another service holds {path} and doesn't answer;"
+                    " end it (its process is in the file) and try again"
+                ) from None
+            time.sleep(0.02)
+        else:
+            os.ftruncate(handle, 0)
+            os.write(handle, b"%d\n" % os.getpid())
+            return handle
+
+
+def make_machine() -> Machine:
+    """The machine that a service holds."""
+    from xenograft.toolstack.machine import Machine
+
+    return Machine()
+
+
+async def serve(
+    paths: ServicePaths,
+    log: Log,
+    found: list[str],
+    ready: Callable[[], None],
+    make: Callable[[], Machine] = make_machine,
+) -> None:
+    """Run the service until it's told to stop."""
+    from xenograft.store.server import SocketServer
+    from xenograft.toolstack.service.service import Service
+    from xenograft.toolstack.service.sessions import Sessions
+
+    service = Service(paths, log, found)
+    sessions: Sessions | None = None
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stopping.set)
+    await service.start(make)
+    try:
+
+        def open_store() -> SocketServer:
+            machine = service.host.machine
+            server = SocketServer(machine.services.store, paths.xenstore)
+            machine.hypervisor.door.watch(server.fileno(), server.poll)
+            return server
+
+        store = await service.thread.call(open_store)
+        # Whoever listened here before us has gone: we hold the lock.
+        paths.socket.unlink(missing_ok=True)
+        sessions = Sessions(service)
+        server = await asyncio.start_unix_server(sessions.serve, str(paths.socket), backlog=256)
+        paths.socket.chmod(0o600)
+        log(f"ready: process {os.getpid()}")
+        ready()
+        await service.stopping.wait()
+        server.close()
+        paths.socket.unlink(missing_ok=True)
+
+        def close_store() -> None:
+            service.host.machine.hypervisor.door.unwatch(store.fileno())
+            store.close()
+
+        await service.thread.call(close_store)
+    finally:
+        await service.stop()
+        if sessions is not None:
+            await sessions.close()
+        log("stopped")
+
+
+def main() -> None:
+    """The process."""
+    handle = int(sys.argv[1])
+    os.umask(0o077)
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(handle, text.encode(errors="replace"))
+            os.close(handle)
+
+    try:
+        paths = service_paths()
+        # Held until the process ends.
+        take_lock(paths.lock)
+        log = Log(paths.log)
+    except (UserError, OSError) as error:
+        say(f"{error}\n")
+        sys.exit(1)
+    os.dup2(log.handle, 1)
+    os.dup2(log.handle, 2)
+    faulthandler.enable()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = take_record(paths.running)
+    found = [guest.name for guest in before.guests] if before is not None else []
+    news = ""
+    if before is not None and found:
+        news = (
+            f"the service had ended without stopping (process {before.pid});"
+            f" it was running: {', '.join(found)}\n"
+        )
+        log(news.strip())
+    try:
+        asyncio.run(serve(paths, log, found, lambda: say(f"{READY}\n{news}")))
+    except UserError as error:
+        say(f"{error}\n")
+        log(str(error))
+        sys.exit(1)
+    except Exception:
+        log(traceback.format_exc())
+        say(f"the service couldn't start; its log is {paths.log}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the service does when it's asked: one module per family of requests.
+
+Importing this package fills `table`.
+"""
+
+from xenograft.toolstack.service.handlers import (
+    consoles,
+    control,
+    devices,
+    domains,
+    inspect,
+    machine,
+    memory,
+    vcpus,
+)
+
+__all__ = ["consoles", "control", "devices", "domains", "inspect", "machine", "memory", "vcpus"]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Devices: listed as both ends have written them to the store, plugged and unplugged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from xenograft.toolstack.config.disk import device_number
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.service import messages
+from xenograft.toolstack.service.messages import Failure
+from xenograft.toolstack.service.table import on_loop, on_machine
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.devices.manager import DeviceStatus
+    from xenograft.toolstack.service.host import Guest, Host
+    from xenograft.toolstack.service.service import Service
+
+DETACH_SECONDS = 10.0
+"""How long a guest has to let go of a device (LIBXL_DESTROY_TIMEOUT)."""
+
+_RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref")}
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else -1
+
+
+def _row(host: Host, guest: Guest, status: DeviceStatus) -> messages.DeviceRow:
+    store = host.store
+
+    def front(name: str) -> int:
+        return _number(store.get(f"{status.frontend}/{name}"))
+
+    nodes = {
+        path.removeprefix(f"{status.backend}/"): value
+        for path, value in store.tree(status.backend)
+        if path != status.backend
+    }
+    return messages.DeviceRow(
+        kind=status.kind,
+        devid=status.devid,
+        backend_domid=status.backend_domid,
+        frontend_domid=guest.domid,
+        state=int(status.frontend_state),
+        event_channel=front("event-channel"),
+        rings=[front(name) for name in _RINGS.get(status.kind, ("ring-ref",))],
+        backend=status.backend,
+        frontend=status.frontend,
+        error=status.error,
+        nodes=nodes,
+    )
+
+
+@on_machine(messages.ListDevices)
+def list_devices(host: Host, request: messages.ListDevices) -> list[messages.DeviceRow]:
+    guest = host.guest(request.domain)
+    return [
+        _row(host, guest, status)
+        for status in guest.domain.devices.all()
+        if status.kind == request.kind and host.store.exists(status.backend)
+    ]
+
+
+@on_machine(messages.AttachDisk)
+def attach_disk(host: Host, request: messages.AttachDisk) -> None:
+    guest = host.guest(request.domain)
+    guest.domain.devices.attach_disk(request.disk)
+    config = guest.config
+    guest.config = msgspec.structs.replace(config, disk=(*config.disk, request.disk))
+    host.changed()
+
+
+@on_machine(messages.AttachVif)
+def attach_vif(host: Host, request: messages.AttachVif) -> None:
+    guest = host.guest(request.domain)
+    record = guest.domain.devices.attach_vif(request.vif)
+    # Built again, the guest is to find the same interface.
+    vif = msgspec.structs.replace(request.vif, devid=record.devid, mac=record.backend["mac"])
+    guest.config = msgspec.structs.replace(guest.config, vif=(*guest.config.vif, vif))
+    host.changed()
+
+
+def find_device(host: Host, guest: Guest, kind: str, which: str) -> int:
+    """The number of a device that is named by number, name (xvdb) or MAC address."""
+    devices = [status for status in guest.domain.devices.all() if status.kind == kind]
+    if kind == "vif" and ":" in which:
+        for status in devices:
+            if (host.store.get(f"{status.backend}/mac") or "").lower() == which.lower():
+                return status.devid
+        raise Failure(f"Unknown device {which[:40]}.")
+    try:
+        devid = device_number(which) if kind == "vbd" else int(which)
+    except (UserError, ValueError):
+        raise Failure(f"Device {which[:40]} not connected.") from None
+    if all(status.devid != devid for status in devices):
+        raise Failure(f"Device {which[:40]} not connected.")
+    return devid
+
+
+@on_loop(messages.DetachDevice)
+async def detach(service: Service, request: messages.DetachDevice) -> None:
+    """Ask the guest, and wait; what it doesn't give back is taken away if that's forced."""
+    host, kind = service.host, request.kind
+    gone: asyncio.Future[None] = service.loop.create_future()
+
+    def resolve() -> None:
+        if not gone.done():
+            gone.set_result(None)
+
+    def done() -> None:
+        service.thread.tell(resolve)
+
+    def ask() -> tuple[int, int]:
+        guest = host.guest(request.domain)
+        devid = find_device(host, guest, kind, request.which)
+        guest.domain.devices.detach(kind, devid, done)
+        return guest.domid, devid
+
+    domid, devid = await service.thread.call(ask)
+    if not request.force:
+        await asyncio.wait([gone], timeout=DETACH_SECONDS)
+        if not gone.done():
+            raise Failure(
+                f"Domain {domid}:the guest hasn't released {kind} {devid} in"
+                f" {DETACH_SECONDS:.0f} s; -f takes it away"
+            )
+
+    def forget() -> None:
+        guest = host.guests.get(domid)
+        if guest is None:
+            return
+        guest.domain.devices.remove(kind, devid)
+        config = guest.config
+        if kind == "vbd":
+            kept = tuple(disk for disk in config.disk if disk.device_number != devid)
+            guest.config = msgspec.structs.replace(config, disk=kept)
+        elif kind == "vif":
+            vifs = tuple(
+                vif
+                for index, vif in enumerate(config.vif)
+                if (index if vif.devid is None else vif.devid) != devid
+            )
+            guest.config = msgspec.structs.replace(config, vif=vifs)
+        host.changed()
+
+    await service.thread.call(forget)
+
+
+@on_machine(messages.ChangeMedium)
+def change_medium(host: Host, request: messages.ChangeMedium) -> None:
+    """libxl_cdrom_insert: for the emulated drives of HVM guests alone."""
+    guest = host.guest(request.domain)
+    if guest.domain.xen.kind.value != "hvm":
+        raise Failure(f"Domain {guest.domid}:cdrom-insert requires an HVM domain")
+    raise Failure(f"Domain {guest.domid}:its emulated drives can't change their medium yet")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What domains and their vCPUs are doing (libxl_list_domain, libxl_list_vcpu).
+
+The flags are those of XEN_DOMCTL_getdomaininfo (getdomaininfo() of xen/common/domctl.c).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from xenograft.abi.vcpu import RUNSTATE_running
+from xenograft.toolstack.service import messages
+from xenograft.toolstack.service.table import on_machine
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.domain import Domain
+    from xenograft.toolstack.service.host import Host
+
+_KIB_PER_PAGE = 4
+POOL = "Pool-0"
+
+
+def cpu_time_ns(host: Host, domain: Domain) -> int:
+    """How long a domain's vCPUs have run."""
+    if domain.is_host:
+        # What isn't spent in guests is spent for domain 0.
+        others = sum(cpu_time_ns(host, guest.domain.xen) for guest in host.guests.values())
+        return max(time.process_time_ns() - others - host.spent_ns, 0)
+    return sum(vcpu.runstate_now()[2][RUNSTATE_running] for vcpu in domain.vcpus)
+
+
+def domain_info(host: Host, domain: Domain) -> messages.DomainInfo:
+    """One domain, as it is now."""
+    online = [vcpu for vcpu in domain.vcpus if vcpu.online]
+    guest = host.guests.get(domain.domid)
+    now = host.hypervisor.clock.now()
+    return messages.DomainInfo(
+        domid=domain.domid,
+        name=domain.name,
+        uuid=str(uuid.UUID(bytes=domain.uuid)),
+        kind=domain.kind.value,
+        running=domain.is_host or any(vcpu.runstate == RUNSTATE_running for vcpu in online),
+        blocked=not domain.is_host and all(vcpu.blocked for vcpu in online),
+        paused=domain.pause_count > 0,
+        shutdown=domain.is_shutting_down,
+        dying=domain.dying,
+        shutdown_reason=domain.shutdown_reason,
+        memory_kib=domain.pool.tot_pages * _KIB_PER_PAGE,
+        max_kib=domain.pool.max_pages * _KIB_PER_PAGE,
+        shared_kib=0,
+        vcpus=len(online),
+        max_vcpus=len(domain.vcpus),
+        cpu_time_ns=cpu_time_ns(host, domain),
+        age_ns=now - (guest.created_ns if guest is not None else 0),
+        pool=POOL,
+    )
+
+
+@on_machine(messages.ListDomains)
+def list_domains(host: Host, request: messages.ListDomains) -> list[messages.DomainInfo]:
+    return [domain_info(host, domain) for domain in host.domains(request.domains)]
+
+
+@on_machine(messages.GetConfigs)
+def get_configs(host: Host, request: messages.GetConfigs) -> list[messages.GuestConfig]:
+    """Domain 0 has none, and is left out."""
+    found = []
+    for domain in host.domains(request.domains):
+        guest = host.guests.get(domain.domid)
+        if guest is not None:
+            identity = str(uuid.UUID(bytes=domain.uuid))
+            found.append(messages.GuestConfig(domain.domid, identity, guest.config))
+    return found
+
+
+@on_machine(messages.ListVcpus)
+def list_vcpus(host: Host, request: messages.ListVcpus) -> list[messages.VcpuInfo]:
+    return [
+        messages.VcpuInfo(
+            domid=domain.domid,
+            name=domain.name,
+            vcpu=vcpu.vcpu_id,
+            cpu=0 if vcpu.online else None,
+            online=vcpu.online,
+            running=vcpu.runstate == RUNSTATE_running,
+            blocked=vcpu.blocked,
+            paused=vcpu.paused,
+            time_ns=vcpu.runstate_now()[2][RUNSTATE_running],
+            hard=None,
+            soft=None,
+        )
+        for domain in host.domains(request.domains)
+        for vcpu in domain.vcpus
+    ]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine and the service: what they are, what they say."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import xenograft
+from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.toolstack.service import messages
+from xenograft.toolstack.service.handlers.inspect import domain_info
+from xenograft.toolstack.service.messages import Failure
+from xenograft.toolstack.service.table import on_loop, on_machine
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.service.host import Host
+    from xenograft.toolstack.service.service import Service
+
+_MIB_SHIFT = 20 - PAGE_SHIFT
+_EAX, _EBX, _ECX, _EDX = range(4)
+_CAPS = (
+    (0x1, 0, _EDX),
+    (0x1, 0, _ECX),
+    (0x80000001, 0, _EDX),
+    (0x80000001, 0, _ECX),
+    (0xD, 1, _EAX),
+    (0x7, 0, _EBX),
+    (0x7, 0, _ECX),
+    (0x80000007, 0, _EDX),
+)
+
+
+def cpu_count(host: Host) -> int:
+    """How many physical CPUs the machine has."""
+    return int(getattr(host.hypervisor, "cpu_count", 1))
+
+
+@on_loop(messages.GetService)
+async def get_service(service: Service, request: messages.GetService) -> messages.ServiceInfo:
+    guests = await service.thread.call(
+        lambda: [guest.name for guest in service.host.guests.values()]
+    )
+    return messages.ServiceInfo(
+        pid=os.getpid(),
+        protocol=messages.PROTOCOL,
+        version=xenograft.__version__,
+        uptime=time.monotonic() - service.started,
+        guests=guests,
+        socket=str(service.paths.socket),
+        xenstore=str(service.paths.xenstore),
+        log=str(service.paths.log),
+        found=service.found,
+    )
+
+
+@on_loop(messages.StopService)
+async def stop_service(service: Service, request: messages.StopService) -> list[str]:
+    guests = await service.thread.call(
+        lambda: [guest.name for guest in service.host.guests.values()]
+    )
+    service.log("told to stop")
+    service.stopping.set()
+    return guests
+
+
+@on_machine(messages.GetInfo)
+def get_info(host: Host, request: messages.GetInfo) -> messages.HostInfo:
+    hypervisor, system = host.hypervisor, os.uname()
+    version = hypervisor.xen_version
+    cpus = cpu_count(host)
+    return messages.HostInfo(
+        host=system.nodename,
+        release=system.release,
+        version=system.version,
+        machine=system.machine,
+        nr_cpus=cpus,
+        max_cpu_id=cpus - 1,
+        nr_nodes=1,
+        cores_per_socket=cpus,
+        threads_per_core=1,
+        cpu_mhz=hypervisor.tsc_khz / 1000,
+        hw_caps=_hw_caps(),
+        virt_caps=["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"],
+        total_memory_mib=hypervisor.memory.frames >> _MIB_SHIFT,
+        free_memory_mib=hypervisor.memory.free_frames() >> _MIB_SHIFT,
+        free_cpus=0,
+        xen_major=version.major,
+        xen_minor=version.minor,
+        xen_extra=version.extra,
+        xen_caps=version.capabilities,
+        xen_scheduler=str(getattr(hypervisor, "scheduler_name", "credit2")),
+        xen_pagesize=1 << PAGE_SHIFT,
+        virt_start=version.virt_start,
+        xen_changeset=version.changeset,
+        xen_commandline=version.commandline,
+        cc_compiler=version.compiler,
+        cc_compile_by=version.compile_by,
+        cc_compile_domain=version.compile_domain,
+        cc_compile_date=version.compile_date,
+        build_id=version.build_id.hex(),
+        now_ns=hypervisor.clock.now(),
+    )
+
+
+def _hw_caps() -> list[int]:
+    """The words of the feature set that xl shows: 1d, 1c, e1d, e1c, Da1, 7b0, 7c0, e7d."""
+    from xenograft.arch.x86.cpuid.policy import CpuPolicy
+
+    policy = CpuPolicy.make(hvm=True, vcpus=1, edits=(), maximum=True)
+    return [policy.cpuid(leaf, subleaf)[register] for leaf, subleaf, register in _CAPS]
+
+
+@on_machine(messages.Dmesg)
+def dmesg(host: Host, request: messages.Dmesg) -> str:
+    log = host.hypervisor.log
+    text = log.text()
+    if request.clear:
+        log.lines.clear()
+    return text
+
+
+@on_machine(messages.GetUsage)
+def get_usage(host: Host, request: messages.GetUsage) -> list[messages.Usage]:
+    return [messages.Usage(domain=domain_info(host, domain)) for domain in host.domains(())]
+
+
+@on_machine(messages.SetParameters)
+def set_parameters(host: Host, request: messages.SetParameters) -> None:
+    """There are none that can be changed at run time: Xen answers EINVAL to those it lacks."""
+    raise Failure(f"cannot set parameters: {request.parameters[:80]}: Invalid argument")

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can be asked of the host service, and what it answers: declared once, for both ends.
+
+A request names in its base the type of its result: ``class Uptime(Request[list[DomainUptime]])``.
+Domains are given as people write them, by name or number; the service looks them up, so that
+a command needs one round trip.  What fails is a `Failure` with the line that `xl` would print.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, TypeVar, get_args
+
+import msgspec
+
+from xenograft.toolstack.config.disk import Disk
+from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.config.vif import Vif
+from xenograft.toolstack.errors import Failure as Failure
+
+T = TypeVar("T")
+PROTOCOL = 1
+"""A service and a command that speak different protocols don't talk to each other."""
+
+
+class Request(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True, tag=True):
+    """The base of all requests; `result` is the type of the answer."""
+
+    result: ClassVar[Any]
+    known: ClassVar[list[type[Request[Any]]]] = []
+    streams: ClassVar[bool] = False
+    """Whether the connection carries bare bytes after the reply."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        (base,) = cls.__orig_bases__  # type: ignore[attr-defined]
+        (cls.result,) = get_args(base)
+        Request.known.append(cls)
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer: a result, or an error as one line with the exit status that goes with it."""
+
+    value: msgspec.Raw = msgspec.Raw(b"\xc0")
+    error: str | None = None
+    status: int = 1
+
+
+# -- the service itself ---------------------------------------------------------------------------
+class ServiceInfo(msgspec.Struct, frozen=True):
+    """The service, as `xg service status` shows it."""
+
+    pid: int
+    protocol: int
+    version: str
+    uptime: float
+    """Seconds on the host's clock."""
+    guests: list[str]
+    socket: str
+    xenstore: str
+    log: str
+    found: list[str]
+    """Guests of an earlier service that ended without stopping."""
+
+
+class GetService(Request[ServiceInfo], frozen=True):
+    """Who are you?"""
+
+
+class StopService(Request[list[str]], frozen=True):
+    """Stop; answers with the guests that were destroyed with it."""
+
+
+# -- domains --------------------------------------------------------------------------------------
+class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """libxl_dominfo: one domain at one moment. Sizes are in KiB, times in ns."""
+
+    domid: int
+    name: str
+    uuid: str
+    kind: str
+    running: bool
+    blocked: bool
+    paused: bool
+    shutdown: bool
+    dying: bool
+    shutdown_reason: int | None
+    memory_kib: int
+    max_kib: int
+    shared_kib: int
+    vcpus: int
+    """How many are online."""
+    max_vcpus: int
+    cpu_time_ns: int
+    age_ns: int
+    """How long it has been there."""
+    pool: str
+
+    @property
+    def state(self) -> str:
+        """The six letters of `xl list`: running, blocked, paused, shutdown, crashed, dying."""
+        crashed = self.shutdown and self.shutdown_reason == 3
+        flags = (self.running, self.blocked, self.paused, self.shutdown, crashed, self.dying)
+        return "".join(letter if on else "-" for letter, on in zip("rbpscd", flags, strict=True))
+
+
+class ListDomains(Request[list[DomainInfo]], frozen=True):
+    """All domains by number, or those that are named."""
+
+    domains: list[str] = []
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A domain that was made."""
+
+    domid: int
+    name: str
+
+
+class CreateDomain(Request[Created], frozen=True):
+    """Build and start a domain. The paths in `config` are absolute."""
+
+    config: DomainConfig
+    paused: bool = False
+
+
+class GuestConfig(msgspec.Struct, frozen=True):
+    """The configuration that a domain would be built from again, with what was attached since."""
+
+    domid: int
+    uuid: str
+    config: DomainConfig
+
+
+class GetConfigs(Request[list[GuestConfig]], frozen=True):
+    """The configurations of all domains, or of those that are named."""
+
+    domains: list[str] = []
+
+
+class UpdateConfig(Request[None], frozen=True):
+    """Build the domain from another configuration when it is next built again."""
+
+    domain: str
+    config: DomainConfig
+
+
+class Pause(Request[None], frozen=True):
+    """Stop a domain's vCPUs."""
+
+    domain: str
+
+
+class Unpause(Request[None], frozen=True):
+    """Let them run again."""
+
+    domain: str
+
+
+class Destroy(Request[None], frozen=True):
+    """End a domain at once."""
+
+    domain: str
+
+
+class Shutdown(Request[int], frozen=True):
+    """Ask a guest to power off or reboot, by xenstore; answers with its domid.
+
+    `acpi`: press the power button where the guest has no PV drivers.
+    """
+
+    domain: str
+    reboot: bool = False
+    acpi: bool = False
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a domain ended: `reason` is a SHUTDOWN_*, or None if it was destroyed while it ran."""
+
+    domid: int
+    reason: int | None
+
+
+class WaitEnd(Request[Ended], frozen=True):
+    """Wait until a domain has shut down or was destroyed, at most `timeout` seconds.
+
+    With `gone` until it's destroyed, and isn't built again.
+    """
+
+    domain: str
+    timeout: float | None = None
+    gone: bool = False
+
+
+class Rename(Request[None], frozen=True):
+    """Give a domain another name."""
+
+    domain: str
+    name: str
+
+
+class Trigger(Request[None], frozen=True):
+    """XEN_DOMCTL_sendtrigger."""
+
+    domain: str
+    trigger: str
+    vcpu: int = 0
+
+
+class Sysrq(Request[None], frozen=True):
+    """Send a magic SysRq key, by xenstore."""
+
+    domain: str
+    key: str
+
+
+class DumpCore(Request[None], frozen=True):
+    """Write a core dump of a domain to a file (an absolute path)."""
+
+    domain: str
+    path: str
+
+
+class AttachConsole(Request[int], frozen=True):
+    """Become a viewer of a domain's console: what it kept of the output comes first.
+
+    `follow`: stay through the domain's restarts.
+    """
+
+    streams = True
+    domain: str
+    kind: str = "pv"
+    number: int = 0
+    follow: bool = False
+
+
+# -- vCPUs and memory -----------------------------------------------------------------------------
+class VcpuInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `xl vcpu-list`."""
+
+    domid: int
+    name: str
+    vcpu: int
+    cpu: int | None
+    online: bool
+    running: bool
+    blocked: bool
+    paused: bool
+    time_ns: int
+    hard: list[int] | None
+    """Affinity: physical CPUs, None for all."""
+    soft: list[int] | None
+
+
+class ListVcpus(Request[list[VcpuInfo]], frozen=True):
+    """The vCPUs of all domains, or of those that are named."""
+
+    domains: list[str] = []
+
+
+class SetVcpus(Request[None], frozen=True):
+    """Tell a guest how many of its vCPUs are to be online (cpu/N/availability)."""
+
+    domain: str
+    count: int
+    ignore_host: bool = False
+
+
+class SetMemory(Request[None], frozen=True):
+    """Set a guest's memory target (memory/target), for its balloon driver."""
+
+    domain: str
+    kib: int
+
+
+class SetMaxMemory(Request[None], frozen=True):
+    """Set how much memory a domain may have."""
+
+    domain: str
+    kib: int
+
+
+# -- devices --------------------------------------------------------------------------------------
+class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as `xl block-list` and its like show it. Numbers that aren't known are -1."""
+
+    kind: str
+    devid: int
+    backend_domid: int
+    frontend_domid: int
+    state: int
+    """The front end's."""
+    event_channel: int
+    rings: list[int]
+    backend: str
+    frontend: str
+    error: str | None
+    nodes: dict[str, str]
+    """The back end's nodes."""
+
+
+class ListDevices(Request[list[DeviceRow]], frozen=True):
+    """The devices of one kind that a domain has."""
+
+    domain: str
+    kind: str
+
+
+class AttachDisk(Request[None], frozen=True):
+    """Hot-plug a disk. Its path is absolute."""
+
+    domain: str
+    disk: Disk
+
+
+class AttachVif(Request[None], frozen=True):
+    """Hot-plug a network interface."""
+
+    domain: str
+    vif: Vif
+
+
+class DetachDevice(Request[None], frozen=True):
+    """Take a device away: once the guest has let go of it, or at once.
+
+    `which`: a number, a name such as xvdb, or a MAC address.
+    """
+
+    domain: str
+    kind: str
+    which: str
+    force: bool = False
+
+
+class ChangeMedium(Request[None], frozen=True):
+    """Put another medium into a CD drive; "" takes it out."""
+
+    domain: str
+    vdev: str
+    path: str = ""
+
+
+# -- the machine ----------------------------------------------------------------------------------
+class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `xl info` shows, by its own names where they are fields of a line."""
+
+    host: str
+    release: str
+    version: str
+    machine: str
+    nr_cpus: int
+    max_cpu_id: int
+    nr_nodes: int
+    cores_per_socket: int
+    threads_per_core: int
+    cpu_mhz: float
+    hw_caps: list[int]
+    virt_caps: list[str]
+    total_memory_mib: int
+    free_memory_mib: int
+    free_cpus: int
+    xen_major: int
+    xen_minor: int
+    xen_extra: str
+    xen_caps: str
+    xen_scheduler: str
+    xen_pagesize: int
+    virt_start: int
+    xen_changeset: str
+    xen_commandline: str
+    cc_compiler: str
+    cc_compile_by: str
+    cc_compile_domain: str
+    cc_compile_date: str
+    build_id: str
+    now_ns: int
+
+
+class GetInfo(Request[HostInfo], frozen=True):
+    """The machine."""
+
+
+class Dmesg(Request[str], frozen=True):
+    """The hypervisor's messages; `clear` forgets them."""
+
+    clear: bool = False
+
+
+class DebugKeys(Request[None], frozen=True):
+    """Have the hypervisor print what its debug keys print."""
+
+    keys: str
+
+
+class SetParameters(Request[None], frozen=True):
+    """Change the hypervisor's parameters at run time."""
+
+    parameters: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a domain has used, for `xg top`."""
+
+    domain: DomainInfo
+    networks: int = 0
+    net_tx: int = 0
+    net_rx: int = 0
+    disks: int = 0
+    disk_busy: int = 0
+    disk_reads: int = 0
+    disk_writes: int = 0
+    sectors_read: int = 0
+    sectors_written: int = 0
+
+
+class GetUsage(Request[list[Usage]], frozen=True):
+    """What all domains have used."""
