@@ -18,6 +18,8 @@ class Lazy(NamedTuple):
     module: str
     attribute: str
     summary: str
+    section: str = "Commands"
+    """Under which heading `xg --help` shows it."""
 
 
 class LazyGroup(click.Group):
@@ -42,15 +44,26 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but an unknown command names the nearest."""
+        """As click's, but a name may be shortened, and an unknown one names the nearest."""
         if args and args[0] not in self._table and not args[0].startswith("-"):
-            raise click.UsageError(unknown("command", args[0], self._table), ctx)
+            # As xl does, if there's just one that begins so.
+            meant = [name for name in self._table if name.startswith(args[0])]
+            if len(meant) != 1:
+                raise click.UsageError(unknown("command", args[0], self._table), ctx)
+            args = [*meant, *args[1:]]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table, without importing what it names."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in self._table.items()])
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, entry in self._table.items():
+            sections.setdefault(entry.section, []).append((name, entry.summary))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                if any(summary for _, summary in rows):
+                    formatter.write_dl(rows)
+                else:
+                    formatter.write_text(", ".join(name for name, _ in rows))
 
 
 class Choice(click.Choice[str]):

@@ -16,7 +16,9 @@ import click
 import xenograft
 from xenograft.cli.group import Lazy, LazyGroup
 from xenograft.cli.status import FAULT, OK, USAGE
-from xenograft.toolstack.errors import UserError
+from xenograft.cli.xl.base import Globals
+from xenograft.cli.xl.table import CANNOT_COMMANDS, XL_COMMANDS
+from xenograft.toolstack.errors import Failure, UserError
 
 COMMANDS = {
     "run": Lazy("xenograft.cli.run", "run", "Run one guest, with its console on the terminal."),
@@ -28,12 +30,16 @@ COMMANDS = {
     "xtf": Lazy("xenograft.cli.xtf", "xtf", "Run tests of the Xen Test Framework."),
     "completion": Lazy("xenograft.cli.shell", "completion", "Tab completion for your shell."),
     "version": Lazy("xenograft.cli.version", "version", "Versions of what a report should name."),
+    "help": Lazy("xenograft.cli.help", "help_", "Help about a command."),
+    **XL_COMMANDS,
+    **CANNOT_COMMANDS,
 }
 
 _EPILOG = """\b
 Start here:
   xg demo                             boot a real Linux guest, fetched if need be
   xg run --kernel vmlinuz --ramdisk initrd
+  xg create guest.cfg; xg list        the same as with xl, in the host service
   xg run --help                       all about running a guest
 
 \b
@@ -48,8 +54,22 @@ XG_DEBUG=1 shows a traceback where xg itself failed."""
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(xenograft.__version__, prog_name="xg", message="%(prog)s %(version)s")
-def xg() -> None:
+@click.option("-v", "verbose", count=True, help="Say more.")
+@click.option("-f", "force", is_flag=True, help="Do what is refused otherwise.")
+@click.option("-N", "dry_run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("-t", "progress", is_flag=True, help="(As xl's: progress with carriage returns.)")
+@click.option("-T", "stamps", is_flag=True, help="(As xl's: the log has its own times.)")
+@click.pass_context
+def xg(
+    context: click.Context,
+    verbose: int,
+    force: bool,
+    dry_run: bool,
+    progress: bool,
+    stamps: bool,
+) -> None:
     """Xenograft: run unmodified Xen guests anywhere, with no Xen, no root and no KVM."""
+    context.obj = Globals(verbose, force, dry_run)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,6 +89,10 @@ def run(argv: list[str]) -> int:
         return USAGE
     except click.ClickException as usage:
         return _complain(_usage_line(usage), USAGE)
+    except Failure as failure:
+        # In xl's own words.
+        print(failure, file=sys.stderr)
+        return failure.status
     except UserError as error:
         return _complain(str(error), USAGE)
     except (click.Abort, KeyboardInterrupt):

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`xg config check`: what a configuration means, without building anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xenograft.cli.xl.base import complain, print_json
+from xenograft.toolstack.errors import Failure, UserError
+
+if TYPE_CHECKING:
+    from xenograft.toolstack.config.domain import DomainConfig
+
+
+@click.group()
+def config() -> None:
+    """Configurations of domains, CPU pools and xl itself."""
+
+
+@config.command()
+@click.argument("words", nargs=-1, required=True, metavar="FILE [KEY=VALUE]...")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="Form.")
+@click.option(
+    "--kind",
+    type=click.Choice(["domain", "cpupool", "xl"]),
+    default="domain",
+    help="What it configures: a domain, a CPU pool, or xl itself (xl.conf) [domain].",
+)
+def check(words: tuple[str, ...], output: str, kind: str) -> None:
+    """Explain what a configuration would build, without building it.
+
+    Exit status 1 if it can't be built; warnings don't count.
+    """
+    try:
+        report = _check(words, kind)
+    except UserError as error:
+        if output == "json":
+            print_json({"ok": False, "error": str(error)})
+            raise click.exceptions.Exit(1) from None
+        raise Failure(str(error)) from None
+    if output == "json":
+        print_json({"ok": True, **report})
+        return
+    for warning in report["warnings"]:
+        complain(f"xg: warning: {warning}")
+    for line in report["lines"]:
+        click.echo(line)
+
+
+def _check(words: tuple[str, ...], kind: str) -> dict[str, Any]:
+    import msgspec
+
+    if kind == "domain":
+        return _check_domain(words)
+    if len(words) != 1:
+        raise UserError("name one file")
+    text = Path(words[0]).read_text(errors="replace") if Path(words[0]).is_file() else None
+    if text is None:
+        raise UserError(f"{words[0]}: no such file")
+    if kind == "cpupool":
+        from xenograft.toolstack.config.cpupool import parse_pool
+
+        pool, warnings = parse_pool(text, words[0])
+        lines = [f"pool      {pool.name}, scheduler {pool.sched or 'the default one'}"]
+        if pool.cpus is not None:
+            lines.append(f"cpus      {', '.join(str(cpu) for cpu in pool.cpus)}")
+        return {"config": msgspec.to_builtins(pool), "warnings": warnings, "lines": lines}
+    from xenograft.toolstack.config.xlconf import parse_conf
+
+    conf, warnings = parse_conf(text, words[0])
+    values = {key: value for key, value in msgspec.to_builtins(conf).items() if value}
+    lines = [f"{key:20} {value}" for key, value in values.items()] or ["all defaults"]
+    return {"config": values, "warnings": warnings, "lines": lines}
+
+
+def _check_domain(words: tuple[str, ...]) -> dict[str, Any]:
+    import msgspec
+
+    from xenograft.cli.xl.configure import load_with_words
+    from xenograft.toolstack.build.domain import build_domain
+
+    warnings: list[str] = []
+    found = load_with_words(words, None, warnings.append, quiet=True)
+    warnings = [warning.removeprefix("xg: warning: ") for warning in warnings]
+    built = build_domain(found)
+    lines = [f"name      {found.name}", *built.report().splitlines()]
+    lines += _device_lines(found)
+    lines += [
+        f"{name:10}{getattr(found, name)}"
+        for name in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset")
+    ]
+    return {
+        "config": msgspec.to_builtins(found),
+        "warnings": warnings,
+        "build": {
+            "entry": built.entry,
+            "pages": built.pages,
+            "required_memory": built.required_memory,
+            "loads": [
+                {"address": load.gpa, "size": len(load.data), "what": load.what}
+                for load in built.loads
+            ],
+        },
+        "lines": lines,
+    }
+
+
+def _device_lines(found: DomainConfig) -> list[str]:
+    lines = []
+    for disk in found.disk:
+        access = "read-only" if disk.readonly else "read and write"
+        lines.append(
+            f"disk      {disk.vdev} ({disk.device_number}): {disk.format}"
+            f" {disk.target or '(empty drive)'}, {access}"
+        )
+    for index, vif in enumerate(found.vif):
+        devid = index if vif.devid is None else vif.devid
+        mac, bridge = vif.mac or "an address of its own", vif.bridge or "(default)"
+        lines.append(f"vif       {devid}: {mac}, bridge {bridge}")
+    return lines
