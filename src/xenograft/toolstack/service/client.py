@@ -153,6 +153,10 @@ def _start(paths: ServicePaths) -> None:
         os.close(write)
     try:
         said = _read_all(read, _START_SECONDS)
+    except UserError:
+        process.kill()
+        process.wait()
+        raise
     finally:
         os.close(read)
     first, _, rest = said.partition("\n")
@@ -162,6 +166,7 @@ def _start(paths: ServicePaths) -> None:
         # It lives on without us: nobody is to wait for it.
         process.returncode = 0
         return
+    process.wait()
     if first:
         raise UserError(first)
     raise UserError(f"the service ended before it was ready; its log is {paths.log}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.service.client import READY
+from xenograft.toolstack.service.client import READY, find
 from xenograft.toolstack.service.paths import ServicePaths, service_paths
 from xenograft.toolstack.service.record import take_record
 
@@ -51,10 +51,16 @@ class Log:
             os.write(self.handle, data.encode(errors="replace"))
 
 
-def take_lock(path: Path, seconds: float = _LOCK_SECONDS) -> int:
+def take_lock(
+    path: Path,
+    seconds: float = _LOCK_SECONDS,
+    answered: Callable[[], bool] = lambda: False,
+) -> int | None:
     """Hold the service's lock until the process ends.  Raises UserError.
 
-    A service that is about to end may hold it for a moment yet.
+    A service that is about to end may hold it for a moment yet.  One that is about to start
+    (the command that wanted it has been killed) makes this one superfluous: None, once it's
+    `answered`.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + seconds
@@ -62,6 +68,9 @@ def take_lock(path: Path, seconds: float = _LOCK_SECONDS) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if answered():
+                os.close(handle)
+                return None
             if time.monotonic() > end:
                 os.close(handle)
                 raise UserError(
@@ -73,6 +82,14 @@ def take_lock(path: Path, seconds: float = _LOCK_SECONDS) -> int:
             os.ftruncate(handle, 0)
             os.write(handle, b"%d\n" % os.getpid())
             return handle
+
+
+def _answers(paths: ServicePaths) -> bool:
+    """Whether a service listens."""
+    client = find(paths)
+    if client is not None:
+        client.close()
+    return client is not None
 
 
 def make_machine() -> Machine:
@@ -146,7 +163,9 @@ def main() -> None:
     try:
         paths = service_paths()
         # Held until the process ends.
-        take_lock(paths.lock)
+        if take_lock(paths.lock, answered=lambda: _answers(paths)) is None:
+            say(f"{READY}\n")
+            return
         log = Log(paths.log)
     except (UserError, OSError) as error:
         say(f"{error}\n")
