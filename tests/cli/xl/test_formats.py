@@ -218,7 +218,7 @@ def test_network_list() -> None:
 
 def test_long_list() -> None:
     config, _ = parse_config(
-        'name="ref-pvh"\ntype="pvh"\nkernel="/boot/vmlinuz-cloud"\nramdisk="/root/stay.gz"\n'
+        'name="ref-pvh"\ntype="pvh"\nkernel="/boot/vmlinuz-cloud"\nramdisk="/boot/stay.gz"\n'
         'extra="console=hvc0"\nmemory=128\nvcpus=1\n'
         "disk=['/images/pvh.img,raw,xvda,rw']\n"
         "vif=['mac=00:16:3e:00:00:02,bridge=xenbr0']\n"
@@ -257,7 +257,7 @@ _LONG = """\
                 "claim_mode": "True",
                 "kernel": "/boot/vmlinuz-cloud",
                 "cmdline": "console=hvc0",
-                "ramdisk": "/root/stay.gz",
+                "ramdisk": "/boot/stay.gz",
                 "type.pvh": {
 
                 },

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,13 +19,13 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass
 class Globals:
     """The options before the command's name, as `xl [-vfNtT]` has them."""
 
-    verbose: int = 0
-    force: bool = False
-    dry_run: bool = False
+    def __init__(self, verbose: int = 0, force: bool = False, dry_run: bool = False) -> None:
+        self.verbose = verbose
+        self.force = force
+        self.dry_run = dry_run
 
 
 def global_options() -> Globals:
