@@ -346,13 +346,19 @@ class TestMachine:
         assert xg("dump-core", "web", "/nosuch/core")[0] == 1
         assert not list(tmp_path.glob("*.new"))
 
-    def test_top(self, xg: Xg, cfg: Path) -> None:
-        xg("create", str(cfg))
+    def test_top(self, xg: Xg, cfg: Path, tmp_path: Path, service: Running) -> None:
+        disk = tmp_path / "disk.img"
+        disk.write_bytes(bytes(4096))
+        xg("create", str(cfg), f"disk=['{disk},raw,xvda,rw']", "vif=['', '']")
+        assert service.machine is not None
+        (device,) = service.machine.services.buses["vbd"].of_domain(1)
+        device.metrics.rd_sect = 40  # type: ignore[attr-defined]
         status, output, _ = xg("top", "-b", "-i", "2", "-d", "0.1")
         assert status == 0
         assert output.count("NAME  STATE") == 2
         assert output.count("       web ") == 2
-        assert len(json.loads(xg("top", "--json")[1])) == 2
+        _, web = json.loads(xg("top", "--json")[1])
+        assert (web["disks"], web["sectors_read"], web["networks"]) == (1, 40, 2)
 
     @pytest.mark.parametrize(
         "words",

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import xenograft
+from xenograft.backends.block.device import BlockDevice
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.handlers.inspect import domain_info
@@ -15,6 +16,7 @@ from xenograft.toolstack.service.messages import Failure
 from xenograft.toolstack.service.table import on_loop, on_machine
 
 if TYPE_CHECKING:
+    from xenograft.hypervisor.domain import Domain
     from xenograft.toolstack.service.host import Host
     from xenograft.toolstack.service.service import Service
 
@@ -123,7 +125,22 @@ def dmesg(host: Host, request: messages.Dmesg) -> str:
 
 @on_machine(messages.GetUsage)
 def get_usage(host: Host, request: messages.GetUsage) -> list[messages.Usage]:
-    return [messages.Usage(domain=domain_info(host, domain)) for domain in host.domains(())]
+    return [_usage(host, domain) for domain in host.domains(())]
+
+
+def _usage(host: Host, domain: Domain) -> messages.Usage:
+    devices = host.machine.services.devices(domain.domid)
+    disks = [device.metrics for device in devices if isinstance(device, BlockDevice)]
+    return messages.Usage(
+        domain=domain_info(host, domain),
+        networks=sum(device.kind == "vif" for device in devices),
+        disks=len(disks),
+        disk_busy=sum(disk.oo_req for disk in disks),
+        disk_reads=sum(disk.rd_req for disk in disks),
+        disk_writes=sum(disk.wr_req for disk in disks),
+        sectors_read=sum(disk.rd_sect for disk in disks),
+        sectors_written=sum(disk.wr_sect for disk in disks),
+    )
 
 
 @on_machine(messages.SetParameters)
