@@ -8,7 +8,7 @@ xc_dom_boot_image()).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY_MAX_VCPUS
 from xenograft.abi.errno import Errno, XenError
@@ -23,6 +23,7 @@ from xenograft.hypervisor.grants.host import map_grant
 from xenograft.hypervisor.grants.status import GrantError
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.pv.platform import PvPlatform
+from xenograft.toolstack.config.domain import TimerMode
 from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.toolstack.build.guest import BuiltGuest
     from xenograft.toolstack.build.pv import PvPlan
+    from xenograft.toolstack.config.domain import DomainConfig
 
 MAXMEM_CONSTANT_PAGES = 256
 """Pages that a domain may have beyond its build (LIBXL_MAXMEM_CONSTANT: 1 MiB)."""
@@ -189,6 +191,19 @@ def _start_pv(domain: Domain, platform: PvPlatform, plan: PvPlan, mfns: list[int
     )
     platform.start(vcpu, state)
     vcpu.bring_up()
+
+
+def apply_limits(domain: Domain, config: DomainConfig) -> None:
+    """What a configuration sets of a domain that hasn't run yet: grant tables, timers."""
+    grants = domain.grants
+    grants.max_grant_frames = config.max_grant_frames
+    grants.max_maptrack_frames = config.max_maptrack_frames
+    grants.max_version = config.max_grant_version
+    if domain.kind.is_hvm_type:
+        # The names stand in the order of HVMPTM_*.
+        domain.hvm_params[params.HVM_PARAM_TIMER_MODE] = get_args(TimerMode).index(
+            config.timer_mode
+        )
 
 
 def _fill_memory(domain: Domain, built: BuiltGuest) -> None:

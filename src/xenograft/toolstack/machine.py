@@ -36,6 +36,7 @@ from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
 from xenograft.toolstack import meter
 from xenograft.toolstack.create import (
+    apply_limits,
     attach_console,
     create_control_domain,
     create_pv_domain,
@@ -431,6 +432,7 @@ class Machine:
             max_event_channels=config.max_event_channels,
             max_pages=None if config.maxmem is None else config.maxmem << 8,
         )
+        apply_limits(xen, config)
         domain = Domain(self, xen)
         self._domains.append(domain)
         try:

@@ -105,7 +105,7 @@ def test_cpuid_uuid_actions_and_modes() -> None:
     config = fields(
         "type='pvh'\ncpuid=['1:ecx=x','7,0:ebx=0']\nuuid='6B29FC40-CA47-1067-B31D-00DD010662DA'\n"
         "on_poweroff='preserve'\non_watchdog='coredump-restart'\non_soft_reset='destroy'\n"
-        "tsc_mode='native'\ntimer_mode='one_missed_tick_pending'\nnomigrate=1\n"
+        "tsc_mode='always_emulate'\ntimer_mode='one_missed_tick_pending'\nnomigrate=1\n"
         "max_grant_version=1\nmax_event_channels=4096\nmax_maptrack_frames=0"
     )
     assert config.cpuid == ("1:ecx=x", "7,0:ebx=0")
@@ -113,7 +113,7 @@ def test_cpuid_uuid_actions_and_modes() -> None:
     assert config.on_poweroff == "preserve"
     assert config.on_watchdog == "coredump-restart"
     assert config.on_soft_reset == "destroy"
-    assert (config.tsc_mode, config.timer_mode) == ("native", "one_missed_tick_pending")
+    assert (config.tsc_mode, config.timer_mode) == ("always_emulate", "one_missed_tick_pending")
     assert config.nomigrate is True
     assert (config.max_grant_version, config.max_event_channels) == (1, 4096)
     assert config.max_maptrack_frames == 0
@@ -126,6 +126,14 @@ def test_numbered_modes_are_an_old_form() -> None:
     assert config.timer_mode == "delay_for_missed_ticks"
     assert len(warnings) == 2
     assert "tsc_mode=1: the number is an old form" in warnings[0]
+
+
+def test_a_native_tsc_is_emulated() -> None:
+    config, warnings = parse("type='pvh'\ntsc_mode='native'")
+    assert config.tsc_mode == "native"
+    assert warnings == [
+        "x.cfg: tsc_mode=native: the TSC is always emulated, at the machine's one frequency"
+    ]
 
 
 def test_maxmem() -> None:

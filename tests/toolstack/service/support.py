@@ -63,7 +63,7 @@ class Running:
             raise self.failure
 
     def _make(self) -> Machine:
-        self.machine = Machine(engine=self.engine, memory=2048)
+        self.machine = Machine(engine=self.engine, memory=2048, cpus=4)
         return self.machine
 
     def _run(self) -> None:

@@ -49,7 +49,7 @@ def census(service: Running) -> dict[str, Any]:
             connections=len(store.connections),
             devices={kind: len(bus.devices) for kind, bus in machine.services.buses.items()},
             images=len(machine.services.images),
-            ready=len(machine.hypervisor.ready),
+            scheduled=sum(len(pool.domains) for pool in machine.hypervisor.pools),
         )
         done.set()
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.toolstack.service.support import Running, config, pieces, read_until, until
 from xenograft.abi import sched
+from xenograft.abi.hvm import params
 from xenograft.toolstack.errors import Failure
 from xenograft.toolstack.service import handlers, messages, sessions
 from xenograft.toolstack.service.client import ServiceGone
@@ -112,6 +113,26 @@ class TestDomains:
             service.ask(CreateDomain(config(tmp_path / "missing")))
         assert "\n" not in str(failure.value)
         assert names(service) == ["Domain-0"]
+
+    def test_limits_of_a_configuration(self, service: Running, kernel: Path) -> None:
+        service.ask(
+            CreateDomain(
+                config(
+                    kernel,
+                    max_grant_frames=5,
+                    max_maptrack_frames=6,
+                    max_grant_version=1,
+                    max_event_channels=77,
+                    timer_mode="one_missed_tick_pending",
+                )
+            )
+        )
+        assert service.machine is not None
+        xen = service.machine.domains[0].xen
+        assert (xen.grants.max_grant_frames, xen.grants.max_maptrack_frames) == (5, 6)
+        assert xen.grants.max_version == 1
+        assert xen.events.max_port == 77
+        assert xen.hvm_params[params.HVM_PARAM_TIMER_MODE] == 3
 
     def test_pause_and_unpause(self, service: Running, kernel: Path) -> None:
         service.ask(CreateDomain(config(kernel), paused=True))
@@ -252,6 +273,31 @@ class TestEnds:
                 type_at(service, "guest", b"poweroff")
                 assert client.call(WaitEnd("guest")).reason == sched.SHUTDOWN_poweroff
                 client.call(Destroy("guest"))
+
+    def test_a_kernel_that_has_gone_ends_the_guest(self, service: Running, kernel: Path) -> None:
+        service.ask(CreateDomain(config(kernel)))
+        with service.connect() as follower:
+            follower.call(AttachConsole("guest", follow=True))
+            kernel.rename(kernel.with_name("gone"))
+            follower.sock.settimeout(20)
+            follower.sock.sendall(b"reboot")
+            assert b"".join(pieces(follower.sock)).endswith(b"<reboot>\n")
+        assert names(service) == ["Domain-0"]
+        until(lambda: "no such file" in service.log())
+
+    def test_a_fault_of_ours_at_an_end_is_logged(
+        self, service: Running, kernel: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("oh")
+
+        monkeypatch.setattr("xenograft.toolstack.service.service.decide", broken)
+        service.ask(CreateDomain(config(kernel)))
+        type_at(service, "guest", b"poweroff")
+        until(lambda: "ZeroDivisionError: oh" in service.log())
+        # It stays where it was, for somebody to destroy.
+        service.ask(Destroy("guest"))
+        assert names(service) == ["Domain-0"]
 
 
 class TestConsoles:

@@ -8,7 +8,6 @@ import click
 from xenograft.toolstack.errors import Failure
 
 _SAVE = "the state of a running guest can't be written to a file or sent elsewhere"
-_SCHED = "the machine has one CPU, one pool and one scheduler, without parameters"
 _PCI = "there is no host hardware to hand to a guest"
 _PSR = "the machine's processor has no Platform Shared Resource monitoring or control"
 _TPM = "virtual TPMs have no back end here"
@@ -23,18 +22,6 @@ REASONS: dict[str, str] = {
     "restore": _SAVE,
     "migrate": _SAVE,
     "migrate-receive": _SAVE,
-    "vcpu-pin": _SCHED,
-    "sched-credit": _SCHED,
-    "sched-credit2": _SCHED,
-    "sched-rtds": _SCHED,
-    "cpupool-create": _SCHED,
-    "cpupool-list": _SCHED,
-    "cpupool-destroy": _SCHED,
-    "cpupool-rename": _SCHED,
-    "cpupool-cpu-add": _SCHED,
-    "cpupool-cpu-remove": _SCHED,
-    "cpupool-migrate": _SCHED,
-    "cpupool-numa-split": _SCHED,
     "pci-attach": _PCI,
     "pci-detach": _PCI,
     "pci-list": _PCI,

@@ -12,6 +12,8 @@ from xenograft.cli.xl.base import complain, print_json
 from xenograft.toolstack.errors import Failure, UserError
 
 if TYPE_CHECKING:
+    from xenograft.toolstack.build.guest import BuiltGuest
+    from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
 
 
@@ -86,7 +88,7 @@ def _check_domain(words: tuple[str, ...]) -> dict[str, Any]:
     found = load_with_words(words, None, warnings.append, quiet=True)
     warnings = [warning.removeprefix("xg: warning: ") for warning in warnings]
     built = build_domain(found)
-    lines = [f"name      {found.name}", *built.report().splitlines()]
+    lines = [f"name      {found.name}", *_build_lines(built)]
     lines += _device_lines(found)
     lines += [
         f"{name:10}{getattr(found, name)}"
@@ -98,14 +100,42 @@ def _check_domain(words: tuple[str, ...]) -> dict[str, Any]:
         "build": {
             "entry": built.entry,
             "pages": built.pages,
-            "required_memory": built.required_memory,
             "loads": [
-                {"address": load.gpa, "size": len(load.data), "what": load.what}
-                for load in built.loads
+                {"address": address, "size": size, "what": what}
+                for address, size, what in _loads(built)
             ],
         },
         "lines": lines,
     }
+
+
+def _loads(built: BuiltGuest | PvPlan) -> list[tuple[int, int, str]]:
+    """Address, size and name of what is put into the guest's memory from files."""
+    return [
+        (load[0], len(load[1]), "kernel or ramdisk")
+        if isinstance(load, tuple)
+        else (load.gpa, len(load.data), load.what)
+        for load in built.loads
+    ]
+
+
+def _build_lines(built: BuiltGuest | PvPlan) -> list[str]:
+    from xenograft.toolstack.build.guest import BuiltGuest
+
+    if isinstance(built, BuiltGuest):
+        return built.report().replace("kernel    kernel ", "kernel    ", 1).splitlines()
+    lines = [
+        f"guest     pv, {built.bits}-bit, {built.memory >> 20} MiB,"
+        f" {built.online} of {built.vcpus} vCPUs",
+        f"kernel    {built.kernel.name.removeprefix('kernel ')}",
+        f"cmdline   {built.cmdline}",
+        f"entry     {built.entry:#x}, start info at page {built.start_info:#x}",
+        f"memory    {built.pages} pages",
+        "loads",
+    ]
+    return lines + [
+        f"  {address:#012x}-{address + size - 1:#012x}" for address, size, _ in _loads(built)
+    ]
 
 
 def _device_lines(found: DomainConfig) -> list[str]:

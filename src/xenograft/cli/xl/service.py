@@ -66,11 +66,30 @@ def status(as_json: bool) -> int:
 
 
 @service.command()
-def start() -> None:
-    """Start the service now, if it doesn't run."""
-    from xenograft.toolstack.service.client import connect
+@click.option("--cpus", type=click.IntRange(1, 64), help="Physical CPUs of the machine [4].")
+@click.option("--memory", metavar="SIZE", help="Its memory: 4G, 512M, or MiB [16G].")
+@click.option("--sched", metavar="NAME", help="Scheduler of Pool-0 [credit2].")
+def start(cpus: int | None, memory: str | None, sched: str | None) -> None:
+    """Start the service now, with another machine than the usual one if you like."""
+    from xenograft.toolstack.config.values import size_mib
+    from xenograft.toolstack.service.client import connect, find
+    from xenograft.toolstack.service.messages import MachineOptions
+    from xenograft.toolstack.service.paths import service_paths
 
-    connect().close()
+    plain = MachineOptions()
+    options = MachineOptions(
+        cpus=plain.cpus if cpus is None else cpus,
+        memory_mib=plain.memory_mib if memory is None else size_mib(memory, "--memory"),
+        sched=plain.sched if sched is None else sched,
+    )
+    paths = service_paths()
+    running = find(paths)
+    if running is not None:
+        running.close()
+        if options != plain:
+            raise Failure("the service runs already; stop it first (xg service stop)")
+        return
+    connect(paths, options).close()
 
 
 @service.command()

@@ -7,6 +7,7 @@ from xenograft.cli.group import Lazy
 
 _DOMAINS = "Domains (as in xl; they live in the host service)"
 _RESOURCES = "Memory and CPUs"
+_SCHEDULING = "Schedulers and CPU pools"
 _DEVICES = "Devices"
 _MACHINE = "The machine"
 _SERVICE = "The host service"
@@ -66,7 +67,23 @@ XL_COMMANDS: dict[str, Lazy] = {
         vcpu_list="List vCPUs.",
         vcpu_set="Set how many of a guest's vCPUs are online.",
     ),
+    **_rows("scheduling", _RESOURCES, vcpu_pin="Set which CPUs a vCPU may use."),
     **_rows("listing", _RESOURCES, claims="Memory that is claimed.", sharing="Memory shared."),
+    **_rows(
+        "scheduling",
+        _SCHEDULING,
+        sched_credit="Parameters of the credit scheduler.",
+        sched_credit2="Parameters of the credit2 scheduler.",
+        sched_rtds="Parameters of the real-time scheduler RTDS.",
+        cpupool_create="Create a CPU pool.",
+        cpupool_list="List CPU pools.",
+        cpupool_destroy="Destroy a CPU pool.",
+        cpupool_rename="Give a CPU pool another name.",
+        cpupool_cpu_add="Give a pool CPUs.",
+        cpupool_cpu_remove="Take CPUs from a pool.",
+        cpupool_migrate="Move a domain into a pool.",
+        cpupool_numa_split="One pool for each NUMA node.",
+    ),
     **_rows(
         "devices",
         _DEVICES,
@@ -114,9 +131,7 @@ CANNOT_COMMANDS: dict[str, Lazy] = {
         *("devd", "psr-hwinfo", "psr-cmt-attach", "psr-cmt-detach", "psr-cmt-show"),
         *("psr-cat-set", "psr-cat-show", "psr-mba-set", "psr-mba-show", "usbctrl-attach"),
         *("usbctrl-detach", "usbdev-attach", "usbdev-detach", "usb-list"),
-        *("qemu-monitor-command", "vcpu-pin", "sched-credit", "sched-credit2", "sched-rtds"),
-        *("cpupool-create", "cpupool-list", "cpupool-destroy", "cpupool-rename"),
-        *("cpupool-cpu-add", "cpupool-cpu-remove", "cpupool-migrate", "cpupool-numa-split"),
+        "qemu-monitor-command",
     )
 }
 """What can't."""

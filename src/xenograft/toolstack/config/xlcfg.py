@@ -167,6 +167,8 @@ def _record(values: dict[str, Any], warn: Callable[[str], None]) -> DomainConfig
     fields = {name: values[name] for name in _PLAIN if name in values}
     if "timer_mode" in fields and _kind(values) == "pv":
         raise UserError("timer_mode: PV guests have no virtual platform timers; leave it out")
+    if fields.get("tsc_mode") == "native":
+        warn("tsc_mode=native: the TSC is always emulated, at the machine's one frequency")
     fields.setdefault("memory", _DEFAULT_MEMORY_MIB)
     if "extratime" in values:
         fields["extratime"] = bool(values["extratime"])

@@ -25,7 +25,7 @@ from typing import Self, TypeVar, cast
 import msgspec
 
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.service.messages import Failure, Request
+from xenograft.toolstack.service.messages import Failure, MachineOptions, Request
 from xenograft.toolstack.service.paths import ServicePaths, service_paths
 from xenograft.toolstack.service.wire import WireError, pack, receive_reply
 
@@ -86,8 +86,11 @@ def find(paths: ServicePaths) -> Client | None:
     return Client(sock, paths)
 
 
-def connect(paths: ServicePaths | None = None) -> Client:
-    """Connect to the service, which is started if none runs.  Raises UserError."""
+def connect(paths: ServicePaths | None = None, options: MachineOptions | None = None) -> Client:
+    """Connect to the service, which is started if none runs (with these `options`).
+
+    Raises UserError.
+    """
     paths = service_paths() if paths is None else paths
     client = find(paths)
     if client is not None:
@@ -96,7 +99,7 @@ def connect(paths: ServicePaths | None = None) -> Client:
         # Somebody else may have started it meanwhile.
         client = find(paths)
         if client is None:
-            _start(paths)
+            _start(paths, options or MachineOptions())
             client = find(paths)
     if client is None:
         raise UserError(f"the service ended as soon as it had started; its log is {paths.log}")
@@ -134,13 +137,21 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _start(paths: ServicePaths) -> None:
+def _start(paths: ServicePaths, options: MachineOptions) -> None:
     """Start the service and wait until it listens.  Raises UserError."""
     read, write = os.pipe()
     environment = dict(os.environ, XG_SERVICE_DIR=str(paths.folder))
+    # It stands in no folder of ours, and imports nothing from where it stands.
+    if places := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(
+            str(Path(place).absolute()) for place in places.split(os.pathsep) if place
+        )
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "xenograft.toolstack.service.daemon", str(write)],
+            [
+                *(sys.executable, "-P", "-m", "xenograft.toolstack.service.daemon", str(write)),
+                msgspec.json.encode(options).decode(),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service's process: ``python -m xenograft.toolstack.service.daemon FD``.
+"""The service's process: ``python -m xenograft.toolstack.service.daemon FD OPTIONS``.
 
 FD is the pipe of the command that starts it: the first line says "ready", or what's wrong; what
-follows is for the user to read.
+follows is for the user to read.  OPTIONS are `MachineOptions` as JSON.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service.client import READY, find
+from xenograft.toolstack.service.messages import MachineOptions
 from xenograft.toolstack.service.paths import ServicePaths, service_paths
 from xenograft.toolstack.service.record import take_record
 
@@ -92,11 +95,11 @@ def _answers(paths: ServicePaths) -> bool:
     return client is not None
 
 
-def make_machine() -> Machine:
-    """The machine that a service holds."""
+def make_machine(options: MachineOptions) -> Machine:
+    """The machine that a service holds.  Raises UserError."""
     from xenograft.toolstack.machine import Machine
 
-    return Machine()
+    return Machine(cpus=options.cpus, memory=options.memory_mib, sched=options.sched)
 
 
 async def serve(
@@ -104,7 +107,7 @@ async def serve(
     log: Log,
     found: list[str],
     ready: Callable[[], None],
-    make: Callable[[], Machine] = make_machine,
+    make: Callable[[], Machine],
 ) -> None:
     """Run the service until it's told to stop."""
     from xenograft.store.server import SocketServer
@@ -153,6 +156,7 @@ async def serve(
 def main() -> None:
     """The process."""
     handle = int(sys.argv[1])
+    options = msgspec.json.decode(sys.argv[2], type=MachineOptions)
     os.umask(0o077)
 
     def say(text: str) -> None:
@@ -184,7 +188,15 @@ def main() -> None:
         )
         log(news.strip())
     try:
-        asyncio.run(serve(paths, log, found, lambda: say(f"{READY}\n{news}")))
+        asyncio.run(
+            serve(
+                paths,
+                log,
+                found,
+                lambda: say(f"{READY}\n{news}"),
+                lambda: make_machine(options),
+            )
+        )
     except UserError as error:
         say(f"{error}\n")
         log(str(error))

@@ -37,6 +37,14 @@ class Request(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=Tru
         Request.known.append(cls)
 
 
+class MachineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The machine that a service holds."""
+
+    cpus: int = 4
+    memory_mib: int = 16 << 10
+    sched: str = "credit2"
+
+
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer: a result, or an error as one line with the exit status that goes with it."""
 
@@ -414,3 +422,132 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 class GetUsage(Request[list[Usage]], frozen=True):
     """What all domains have used."""
+
+
+# -- schedulers and CPU pools ---------------------------------------------------------------------
+class PoolRow(msgspec.Struct, frozen=True):
+    """A CPU pool."""
+
+    pool_id: int
+    name: str
+    sched: str
+    domains: int
+    cpus: list[int]
+
+
+class ListPools(Request[list[PoolRow]], frozen=True):
+    """All CPU pools."""
+
+
+class CreatePool(Request[PoolRow], frozen=True):
+    """A pool of free CPUs; None: the first that is free."""
+
+    name: str
+    sched: str | None = None
+    cpus: list[int] | None = None
+    nodes: list[int] | None = None
+
+
+class DestroyPool(Request[None], frozen=True):
+    """Its CPUs are free afterwards."""
+
+    name: str
+
+
+class RenamePool(Request[None], frozen=True):
+    """Give a pool another name."""
+
+    name: str
+    new: str
+
+
+class MovePoolCpus(Request[None], frozen=True):
+    """Give a pool CPUs, or take them away: "1", "0-3", "node:0"."""
+
+    name: str
+    cpus: str
+    add: bool
+
+
+class MigrateToPool(Request[None], frozen=True):
+    """Move a domain into a pool."""
+
+    domain: str
+    pool: str
+
+
+class SplitPools(Request[None], frozen=True):
+    """One pool for each NUMA node."""
+
+
+class PinVcpu(Request[None], frozen=True):
+    """Affinities of a vCPU ("all": of each); "-" leaves one as it is."""
+
+    domain: str
+    vcpu: str
+    hard: str = "-"
+    soft: str = "-"
+    force: bool = False
+
+
+class SchedParams(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Parameters of a domain, a vCPU or a scheduler; None: not given, or without meaning."""
+
+    weight: int | None = None
+    cap: int | None = None
+    period_us: int | None = None
+    budget_us: int | None = None
+    extratime: bool | None = None
+    ratelimit_us: int | None = None
+    tslice_ms: int | None = None
+    migration_delay_us: int | None = None
+
+
+class SchedRow(msgspec.Struct, frozen=True):
+    """A domain's parameters, or a vCPU's."""
+
+    domid: int
+    name: str
+    params: SchedParams
+    vcpu: int | None = None
+
+
+class SchedPool(msgspec.Struct, frozen=True):
+    """A pool's scheduler, its parameters, and its domains."""
+
+    pool: str
+    params: SchedParams
+    rows: list[SchedRow]
+
+
+class GetSched(Request[list[SchedPool]], frozen=True):
+    """The pools of one scheduler: all, or the named one; `vcpus`: a row for each vCPU."""
+
+    sched: str
+    pool: str | None = None
+    vcpus: bool = False
+
+
+class GetDomainSched(Request[list[SchedRow]], frozen=True):
+    """One domain's parameters, or those of its vCPUs ("all", or their numbers)."""
+
+    domain: str
+    sched: str
+    vcpus: list[str] = []
+
+
+class SetDomainSched(Request[None], frozen=True):
+    """Change a domain's parameters, or its vCPUs'."""
+
+    domain: str
+    sched: str
+    params: SchedParams
+    vcpus: dict[str, SchedParams] = {}
+
+
+class SetPoolSched(Request[None], frozen=True):
+    """Change parameters of a pool's scheduler."""
+
+    sched: str
+    pool: str
+    params: SchedParams

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,7 @@ from xenograft.toolstack.service.thread import MachineThread
 
 if TYPE_CHECKING:
     from xenograft.toolstack.build.guest import BuiltGuest
+    from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
     from xenograft.toolstack.service.paths import ServicePaths
@@ -131,7 +133,7 @@ class Service:
         built = await asyncio.to_thread(build_domain, config)
         return await self.thread.call(lambda: self._make(built, config))
 
-    def _make(self, built: BuiltGuest, config: DomainConfig) -> int:
+    def _make(self, built: BuiltGuest | PvPlan, config: DomainConfig) -> int:
         """On the machine's thread: the domain, paused."""
         if config.uuid is None:
             config = msgspec.structs.replace(config, uuid=str(uuid.uuid4()))
@@ -170,7 +172,12 @@ class Service:
         """A domain has shut down by itself."""
         task = self.loop.create_task(self._retire(domid))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log("".join(traceback.format_exception(error)))
 
     def _destroyed(self, domid: int) -> None:
         """A domain was destroyed, by its fate or by somebody's command."""

@@ -12,7 +12,18 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    scheduling,
     vcpus,
 )
 
-__all__ = ["consoles", "control", "devices", "domains", "inspect", "machine", "memory", "vcpus"]
+__all__ = [
+    "consoles",
+    "control",
+    "devices",
+    "domains",
+    "inspect",
+    "machine",
+    "memory",
+    "scheduling",
+    "vcpus",
+]

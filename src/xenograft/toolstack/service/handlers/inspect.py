@@ -11,7 +11,9 @@ import uuid
 from typing import TYPE_CHECKING
 
 from xenograft.abi.vcpu import RUNSTATE_running
+from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.toolstack.service import messages
+from xenograft.toolstack.service.handlers.scheduling import pool_name
 from xenograft.toolstack.service.table import on_machine
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from xenograft.toolstack.service.host import Host
 
 _KIB_PER_PAGE = 4
-POOL = "Pool-0"
 
 
 def cpu_time_ns(host: Host, domain: Domain) -> int:
@@ -54,7 +55,7 @@ def domain_info(host: Host, domain: Domain) -> messages.DomainInfo:
         max_vcpus=len(domain.vcpus),
         cpu_time_ns=cpu_time_ns(host, domain),
         age_ns=now - (guest.created_ns if guest is not None else 0),
-        pool=POOL,
+        pool=pool_name(host, domain),
     )
 
 
@@ -77,20 +78,29 @@ def get_configs(host: Host, request: messages.GetConfigs) -> list[messages.Guest
 
 @on_machine(messages.ListVcpus)
 def list_vcpus(host: Host, request: messages.ListVcpus) -> list[messages.VcpuInfo]:
-    return [
-        messages.VcpuInfo(
-            domid=domain.domid,
-            name=domain.name,
-            vcpu=vcpu.vcpu_id,
-            cpu=0 if vcpu.online else None,
-            online=vcpu.online,
-            running=vcpu.runstate == RUNSTATE_running,
-            blocked=vcpu.blocked,
-            paused=vcpu.paused,
-            time_ns=vcpu.runstate_now()[2][RUNSTATE_running],
-            hard=None,
-            soft=None,
-        )
-        for domain in host.domains(request.domains)
-        for vcpu in domain.vcpus
-    ]
+    control = host.machine.scheduling
+    everything = control.all_cpus
+
+    def affinity(mask: CpuMask) -> list[int] | None:
+        return None if mask & everything == everything else list(cpus_in(mask & everything))
+
+    found = []
+    for domain in host.domains(request.domains):
+        for vcpu in domain.vcpus if not domain.dying else ():
+            info = control.vcpu_info(domain.domid, vcpu.vcpu_id)
+            found.append(
+                messages.VcpuInfo(
+                    domid=domain.domid,
+                    name=domain.name,
+                    vcpu=vcpu.vcpu_id,
+                    cpu=info.cpu if info.online else None,
+                    online=info.online,
+                    running=info.running,
+                    blocked=info.blocked,
+                    paused=vcpu.paused,
+                    time_ns=info.time_ns,
+                    hard=affinity(info.hard),
+                    soft=affinity(info.soft),
+                )
+            )
+    return found

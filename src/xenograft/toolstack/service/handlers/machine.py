@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import xenograft
 from xenograft.backends.block.device import BlockDevice
 from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.hypervisor.sched.registry import BY_ID
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.handlers.inspect import domain_info
 from xenograft.toolstack.service.messages import Failure
@@ -36,7 +37,7 @@ _CAPS = (
 
 def cpu_count(host: Host) -> int:
     """How many physical CPUs the machine has."""
-    return int(getattr(host.hypervisor, "cpu_count", 1))
+    return host.machine.scheduling.cpus
 
 
 @on_loop(messages.GetService)
@@ -87,12 +88,12 @@ def get_info(host: Host, request: messages.GetInfo) -> messages.HostInfo:
         virt_caps=["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"],
         total_memory_mib=hypervisor.memory.frames >> _MIB_SHIFT,
         free_memory_mib=hypervisor.memory.free_frames() >> _MIB_SHIFT,
-        free_cpus=0,
+        free_cpus=len(host.machine.scheduling.free_cpus()),
         xen_major=version.major,
         xen_minor=version.minor,
         xen_extra=version.extra,
         xen_caps=version.capabilities,
-        xen_scheduler=str(getattr(hypervisor, "scheduler_name", "credit2")),
+        xen_scheduler=BY_ID[host.machine.scheduling.default_sched()].opt_name,
         xen_pagesize=1 << PAGE_SHIFT,
         virt_start=version.virt_start,
         xen_changeset=version.changeset,
