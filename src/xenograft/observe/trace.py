@@ -374,7 +374,7 @@ class Trace(CallTracker):
             path, _, rest = request.partition(b"\0")
             arguments.append(("path", _text(path)))
             if rest.rstrip(b"\0"):
-                arguments.append(("value", _text(rest.rstrip(b"\0"))))
+                arguments.append(("value", _text(rest)))
         else:
             arguments.append(("request", _text(request)))
         if tx_id:
@@ -405,5 +405,6 @@ def _varint(value: int) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    """The beginning of a payload."""
-    return data[:256].decode("ascii", "backslashreplace")
+    """The beginning of a payload: its strings."""
+    parts = data[:256].rstrip(b"\0").split(b"\0")
+    return ", ".join(part.decode("ascii", "backslashreplace") for part in parts)

@@ -278,3 +278,24 @@ def test_errors_are_one_line(guest: Guest, tmp_path: Path) -> None:
         )
     assert guest.scene.services.devices(guest.domid) == []
     assert guest.devices.all() == []
+
+
+def test_save_and_restore(front: Front, tmp_path: Path) -> None:
+    assert front.device.save() is None
+    front.connect()
+    front.say(b"before")
+    assert front.device.backend is not None
+    front.device.backend.send(b"k" * 2000)
+    state = front.device.save()
+    assert state is not None
+    assert (state.window, len(state.waiting)) == (b"before", 976)
+    for number in (5, 6, 1):
+        front.guest.write(front.path, state=number)
+    front.port = front.guest.port()
+    front.connect()
+    front.device.restore(state)
+    assert front.device.save() == state
+    heard = b""
+    while len(heard) < 2000:
+        heard += front.hear()
+    assert heard == b"k" * 2000

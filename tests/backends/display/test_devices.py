@@ -309,3 +309,32 @@ def test_features_are_the_configurations(guest: Guest) -> None:
     read = keys.device.read
     assert (read("feature-abs-pointer"), read("feature-raw-pointer")) == ("0", "1")
     assert (read("width"), read("height"), read("feature-multi-touch")) == ("640", "480", None)
+
+
+def test_save_and_restore(guest: Guest) -> None:
+    keys = Keys(guest)
+    for code in range(1, 61):
+        keys.device.key(code, True)
+    state = keys.device.save()
+    assert state is not None
+    assert len(state.waiting) == 9
+    screen = Screen(guest)
+    assert screen.device.save() is None
+    screen.connect()
+    screen.send(struct.pack("<B3xiiiii", 3, 50, 20, 400, 32, 400))
+    saved = screen.device.save()
+    assert saved is not None
+    for one in (keys, screen):
+        for number in (5, 6, 1):
+            guest.write(one.path, state=number)
+        one.port = guest.port()
+        guest.write(one.path, state=1, event_channel=one.port)
+        guest.write(one.path, state=3)
+    keys.device.restore(state)
+    screen.device.restore(saved)
+    assert (screen.device.save(), keys.device.save()) == (saved, state)
+    codes = []
+    while len(codes) < 60:
+        codes += [struct.unpack_from("<xxxxI", event)[0] for event in keys.take()]
+        guest.scene.run()
+    assert codes == list(range(1, 61))

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,9 @@ from tests.backends.xen_9pfs.client import Client, message, refused, s
 from tests.backends.xen_9pfs.conftest import SECRET
 from tests.backends.xen_9pfs.frontend import IN_CONS, ORDER, OUT_PROD, Front
 from xenograft.abi.io.xenbus import XenbusState
+from xenograft.backends.ring import RingError
 from xenograft.backends.xen_9pfs import device as device_module
+from xenograft.backends.xen_9pfs.persist import P9State
 from xenograft.backends.xen_9pfs.protocol import REQUESTS
 
 
@@ -152,6 +155,31 @@ def test_a_folder_that_has_gone(guest: Guest, tmp_path: Path) -> None:
     assert front.device.state is XenbusState.Closing
 
 
+def test_save_and_restore(guest: Guest, share: Path) -> None:
+    front = Front(guest, share)
+    client = Client(front.ask)
+    fid = client.walk(client.start())
+    client.create(fid, "f")
+    client.write(fid, b"kept")
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(front.device.save()), type=P9State)
+    for number in (5, 6, 1):
+        guest.write(front.path, state=number)
+        guest.scene.run()
+    guest.write(front.path, state=3)
+    with refused(errno.EINVAL):
+        client.read(fid)
+    for ring, indices in zip(front.device.rings, state.rings, strict=True):
+        # The pages have gone on since: the test's session goes on with them.
+        assert ring.ring.save() != indices
+    state = msgspec.structs.replace(
+        state, rings=tuple(ring.ring.save() for ring in front.device.rings)
+    )
+    front.device.restore(state)
+    assert client.read(fid) == b"kept"
+    with pytest.raises(RingError):
+        front.device.restore(msgspec.structs.replace(state, rings=()))
+
+
 # -- order ----------------------------------------------------------------------------------------
 def test_flush_is_answered_behind_its_request(guest: Guest, share: Path) -> None:
     front = Front(guest, share)
@@ -233,6 +261,7 @@ def test_impossible_orders_end_the_device(guest: Guest, share: Path, order: int)
     front = Front(guest, share)
     for state in (5, 6, 1):
         guest.write(front.path, state=state)
+        guest.scene.run()
     guest.write_u32(front.rings[0].interface, ORDER, order)
     guest.write(front.path, state=3)
     assert "ring_order" in (front.device.error or "")
@@ -290,8 +319,8 @@ def requests(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(requests(), max_size=30))
-def test_any_requests(tmp_path: Path, asked: list[bytes]) -> None:
+@given(st.lists(requests(), max_size=30), st.booleans())
+def test_any_requests(tmp_path: Path, asked: list[bytes], virtual: bool) -> None:
     """Each gets an answer, and nothing outside the folder changes or is seen."""
     (tmp_path / "secret").write_bytes(SECRET)
     folder = tmp_path / "share"
@@ -300,7 +329,7 @@ def test_any_requests(tmp_path: Path, asked: list[bytes]) -> None:
     if not (folder / "link").is_symlink():
         (folder / "link").unlink(missing_ok=True)
         (folder / "link").symlink_to("../secret")
-    with scene() as one:
+    with scene(virtual) as one:
         front = Front(one.guest(), folder, order=3)
         ring = front.rings[0]
         answers = [front.ask(version()), front.ask(attach(1))]

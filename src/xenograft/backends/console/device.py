@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from xenograft.abi.errno import Errno
-from xenograft.backends.console.console import ConsoleBackend
+from xenograft.backends.console.console import ConsoleBackend, ConsoleState
 from xenograft.backends.console.line import Line, LineError, PtyLine, SocketLine
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
@@ -126,3 +126,14 @@ class ConsoleDevice(XenbusDevice):
         backend = self.backend
         if self.line is not None and backend is not None and backend.waiting < _INPUT_ROOM // 2:
             self.line.listen()
+
+    # -- persistence -----------------------------------------------------------------------------
+    def save(self) -> ConsoleState | None:
+        """Output that is kept, and input that waits; None: nobody is connected."""
+        return None if self.backend is None else self.backend.save()
+
+    def restore(self, state: ConsoleState) -> None:
+        """Go on where a saved device has stopped; the front end is connected already."""
+        if self.backend is not None:
+            self.backend.restore(state)
+            self.backend.resume()

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import msgspec
+
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io import fbif
 from xenograft.abi.io.protocols import XEN_IO_PROTO_ABI_X86_32
-from xenograft.backends.display.page import EventPage, map_page
+from xenograft.backends.display.page import EventPage, EventPageState, map_page
 from xenograft.backends.display.picture import DEPTHS, Picture, to_rgb
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
@@ -41,6 +43,13 @@ class Mode(NamedTuple):
     offset: int
     size: int
     """Bytes of the whole buffer."""
+
+
+class FramebufferState(msgspec.Struct, frozen=True):
+    """A `Mode`, and the events' state."""
+
+    mode: tuple[int, ...]
+    page: EventPageState
 
 
 def check_mode(mode: Mode) -> Mode:
@@ -138,6 +147,19 @@ class FramebufferDevice(XenbusDevice):
                 )
         if self._channel is not None:
             self._channel.notify()
+
+    # -- persistence -----------------------------------------------------------------------------
+    def save(self) -> FramebufferState | None:
+        """The mode that the guest has set last, and its page; None: nobody is connected."""
+        if self.mode is None or self._events is None:
+            return None
+        return FramebufferState(tuple(self.mode), self._events.save())
+
+    def restore(self, state: FramebufferState) -> None:
+        """Go on where a saved device has stopped; the front end is connected already."""
+        if self._events is not None:
+            self.mode = check_mode(Mode(*state.mode))
+            self._events.restore(state.page)
 
     # -- the picture -----------------------------------------------------------------------------
     def picture(self) -> Picture:

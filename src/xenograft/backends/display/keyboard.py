@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from xenograft.abi.errno import Errno
 from xenograft.abi.io import kbdif
-from xenograft.backends.display.page import EventPage, map_page
+from xenograft.backends.display.page import EventPage, EventPageState, map_page
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
@@ -107,3 +107,14 @@ class KeyboardDevice(XenbusDevice):
             raise DeviceError(Errno.EOPNOTSUPP, "the guest wants the pointer's movements alone")
         event = kbdif.xenkbd_position(type=kbdif.XENKBD_TYPE_POS, abs_x=x, abs_y=y, rel_z=wheel)
         self._send(event.pack())
+
+    # -- persistence -----------------------------------------------------------------------------
+    def save(self) -> EventPageState | None:
+        """The state of its page, which says all; None: nobody is connected."""
+        return None if self._events is None else self._events.save()
+
+    def restore(self, state: EventPageState) -> None:
+        """Go on where a saved device has stopped; the front end is connected already."""
+        if self._events is not None:
+            self._events.restore(state)
+            self._flush()

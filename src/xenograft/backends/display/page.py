@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.abi.io.kbdif import xenkbd_page
 
 if TYPE_CHECKING:
@@ -32,6 +34,14 @@ def map_page(device: XenbusDevice) -> MappedPages | ForeignPage:
     if device.read_frontend("page-gref") is not None:
         return device.host.map_pages(device.domid, [device.frontend_number("page-gref")])
     return device.host.map_foreign(device.domid, device.frontend_number("page-ref", limit=1 << 52))
+
+
+class EventPageState(msgspec.Struct, frozen=True):
+    """Indices that are ours, and events that wait for room."""
+
+    in_prod: int
+    out_cons: int
+    waiting: tuple[bytes, ...]
 
 
 class EventPage:
@@ -85,3 +95,10 @@ class EventPage:
             self._out_cons = self._out_cons + 1 & _MASK
         page.write_u32(_OUT_CONS, self._out_cons)
         return events
+
+    def save(self) -> EventPageState:
+        return EventPageState(self._in_prod, self._out_cons, tuple(self._waiting))
+
+    def restore(self, state: EventPageState) -> None:
+        self._in_prod, self._out_cons = state.in_prod, state.out_cons
+        self._waiting = deque(state.waiting)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xenograft.abi.errno import Errno
 from xenograft.backends.ring import RingError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from xenograft.backends.xenbus.host import BackendHost, EventChannel, MappedPages
     from xenograft.backends.xenbus.work import Outcome, WorkPool
     from xenograft.hypervisor.timers import Timer
+
+T = TypeVar("T")
 
 MAX_RINGS = 4
 MAX_RING_PAGE_ORDER = 6
@@ -236,19 +239,15 @@ class P9Device(XenbusDevice):
             ring.close()
         self.rings.clear()
         self.stalled.clear()
-        if not self.busy():
-            self._end_session()
-
-    def _end_session(self) -> None:
         server, self.server = self.server, None
         if server is not None:
-            server.close()
+            # Closing files may take as long as anything else that's done with them.
+            self._submit(server.close, lambda _outcome: None, 0, exclusive=True)
 
     def busy(self) -> bool:
         return self._requests > 0
 
     def release(self) -> None:
-        self._end_session()
         if self._folder is not None:
             self._folder.close()
             self._folder = None
@@ -297,14 +296,8 @@ class P9Device(XenbusDevice):
         """Have a request answered on a thread of the host's."""
         server = self.server
         assert server is not None  # rings are there
-        # An answer may be as long as was agreed upon, whatever the request's length.
-        size = max(len(message), 4096)
-        self._requests += 1
-        self._bytes += size
 
         def done(outcome: Outcome[bytes]) -> None:
-            self._requests -= 1
-            self._bytes -= size
             try:
                 reply = outcome.get()
             except Exception as bug:
@@ -313,11 +306,28 @@ class P9Device(XenbusDevice):
                 reply = protocol.error(tag, errno.EIO)
             self.guard(lambda: ring.answer(tag, reply))
             self.guard(self.resume)
+
+        # An answer may be as long as was agreed upon, whatever the request's length.
+        self._submit(lambda: server.handle(message), done, max(len(message), 4096))
+
+    def _submit(
+        self,
+        work: Callable[[], T],
+        done: Callable[[Outcome[T]], None],
+        size: int,
+        exclusive: bool = False,
+    ) -> None:
+        self._requests += 1
+        self._bytes += size
+
+        def finished(outcome: Outcome[T]) -> None:
+            self._requests -= 1
+            self._bytes -= size
+            done(outcome)
             if not self._requests and not self.rings:
-                self._end_session()
                 self.settled()
 
-        self.pool.submit(lambda: server.handle(message), done, _COST_NS + size)
+        self.pool.submit(work, finished, _COST_NS + size, exclusive=exclusive)
 
     def resume(self, rings: list[Ring] | None = None) -> None:
         """Look at rings again whose requests had to wait.  Raises RingError."""

@@ -36,6 +36,8 @@ from xenograft.backends.xen_9pfs.locks import END, Held, LockTable, Owner, TooMa
 from xenograft.backends.xen_9pfs.protocol import ProtocolError, Qid
 
 MAX_OFFSET = (1 << 63) - 1
+MAX_QUICK_SIZE = 4096
+"""A longer request isn't even looked into on the machine's thread."""
 _MODE_BITS = 0o1777
 """What a guest may set: no set-user-ID or set-group-ID program comes to be on the host."""
 
@@ -128,6 +130,8 @@ class Server:
         """The answer, if it needs no waiting for the host; else None, and nothing was done."""
         number, quick = message[4], self._quick
         if quick is None or number not in _QUICK or not self.agreed.version:
+            return None
+        if len(message) > MAX_QUICK_SIZE:
             return None
         if not self._names.try_shared():
             return None
