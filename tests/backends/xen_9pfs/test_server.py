@@ -514,3 +514,30 @@ def test_save_and_restore(client: Client, server: Server, root: int, share: Path
     assert save_server(again).fids == tuple(one for one in state.fids if one.number != gone)
     again.close()
     again.folder.close()
+
+
+def test_attributes_of_a_link_are_its_own(client: Client, root: int, share: Path) -> None:
+    """What's set through a descriptor of a link doesn't reach what the link names."""
+    secret = share.parent / "secret"
+    os.utime(secret, (5, 5))
+    before = secret.stat()
+    (share / "link").symlink_to("../secret")
+    fid = client.walk(root, "link")
+    client.setattr(fid, 2 | 4, uid=4321, gid=4321)
+    client.setattr(fid, 0x20 | 0x100, mtime=77)
+    with refused(errno.EOPNOTSUPP):
+        client.setattr(fid, 1, mode=0o777)
+    with refused(errno.EPERM, errno.EOPNOTSUPP, errno.EACCES):
+        client.setxattr(fid, "user.x", b"1")
+    with refused(errno.ENODATA, errno.EPERM, errno.EOPNOTSUPP, errno.EACCES):
+        client.getxattr(fid, "user.x")
+    assert client.getxattr(fid, "") == b""
+    client.symlink(root, "made", "../secret")
+    client.mknod(root, "plain", stat.S_IFREG | 0o600)
+    after = secret.stat()
+    assert (after.st_uid, after.st_mode, after.st_mtime) == (before.st_uid, before.st_mode, 5)
+    assert (share / "link").lstat().st_mtime == 77
+    if os.geteuid() == 0:
+        assert (share / "link").lstat().st_uid == 4321
+    with pytest.raises(OSError, match=r"No data|not supported"):
+        os.getxattr(secret, b"user.x")
