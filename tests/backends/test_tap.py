@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backends.scene import Scene, scene
@@ -87,6 +87,7 @@ def test_net() -> None:
     assert responses(struct.pack("<HHHh", 7, 0, 0, -1)) == "id=7 offset=0 ERROR flags=0"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=112, max_size=112), max_size=8))
 def test_any_slot_can_be_shown(slots: list[bytes]) -> None:
     showers = [TxRequests(), RxResponses(), tx_response, rx_request]

@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenograft.backends.display.picture import Picture, to_rgb
@@ -34,6 +34,7 @@ def decode(data: bytes) -> tuple[int, int, bytes]:
     return width, height, b"".join(rows[at + 1 : at + stride] for at in range(0, len(rows), stride))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.randoms())
 def test_png(width: int, height: int, random: object) -> None:
     rgb = random.randbytes(3 * width * height)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenograft.backends.xen_9pfs import fids as fids_module
@@ -41,6 +41,7 @@ SHAPES = [*REQUESTS.values(), *REPLIES.values()]
 
 
 # -- messages -------------------------------------------------------------------------------------
+@settings(deadline=None)
 @given(st.sampled_from(SHAPES), st.data(), st.integers(0, 0xFFFF))
 def test_what_is_packed_is_unpacked(shape: Shape, data: st.DataObject, tag: int) -> None:
     values = [data.draw(VALUES[kind]) for _, kind in shape.fields]
@@ -55,6 +56,7 @@ def test_what_is_packed_is_unpacked(shape: Shape, data: st.DataObject, tag: int)
             shape.unpack(message[HEADER_SIZE:-1])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_can_be_described(data: bytes) -> None:
     assert "\n" not in describe(data).encode("unicode_escape").decode()
@@ -121,6 +123,7 @@ OWNERS = [Owner(1, b"a", 1), Owner(1, b"a", 2), Owner(2, b"a", 1)]
 FILE = (1, 1)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

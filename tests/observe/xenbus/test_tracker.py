@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backends.scene import Guest, scene
@@ -218,6 +218,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(OPERATIONS, PATHS, VALUES, st.integers(0, 2)), max_size=40))
 def test_any_requests(requests: list[tuple[int, bytes, bytes, int]]) -> None:
     tracker = XenbusTracker()

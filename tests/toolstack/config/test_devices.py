@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenograft.toolstack.config.channel import Channel, parse_channel
@@ -140,6 +140,7 @@ def test_options_add_to_a_file() -> None:
     assert (len(config.vfb), len(config.vkb)) == (2, 2)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([parse_p9, parse_channel, parse_vfb, parse_vkb]),
     st.one_of(st.text(max_size=60), st.lists(st.text(max_size=8)).map(",tag=".join)),
