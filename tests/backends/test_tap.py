@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.backends.scene import Scene, scene
 from xenograft.abi.io.blkif import BLKIF_OP_DISCARD, BLKIF_OP_READ, BLKIF_OP_WRITE
 from xenograft.abi.io.ring import SRING_HEADER_SIZE, sring
-from xenograft.backends.block.protocol import LAYOUTS, Request
+from xenograft.backends.block.protocol import LAYOUTS, Request, pack_segments
 from xenograft.backends.block.show import request_shower, response_shower
 from xenograft.backends.net.show import RxResponses, TxRequests, rx_request, tx_response
 from xenograft.backends.ring import BackRing, SharedPages
@@ -57,9 +57,9 @@ def test_a_ring_is_tapped_while_somebody_listens(world: Scene) -> None:
 def test_block(bits: int) -> None:
     layout = LAYOUTS[bits]
     show = request_shower(layout)
-    read = Request(5, BLKIF_OP_READ, 2048, ((12, 0, 7), (13, 0, 3)))
+    read = Request(5, BLKIF_OP_READ, 2048, pack_segments(((12, 0, 7), (13, 0, 3))))
     assert show(layout.request(read)) == "READ id=0x5 sector=2048 segments=[12:0-7, 13:0-3]"
-    indirect = Request(6, BLKIF_OP_WRITE, 0, (), 20, (9,))
+    indirect = Request(6, BLKIF_OP_WRITE, 0, b"", 20, (9,))
     assert show(layout.request(indirect)) == "WRITE id=0x6 sector=0 segments=20 in [9]"
     discard = Request(7, BLKIF_OP_DISCARD, 8, nr_sectors=16)
     assert show(layout.request(discard)) == "DISCARD id=0x7 sector=8 sectors=16"
