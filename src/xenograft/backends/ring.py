@@ -214,6 +214,8 @@ class BackRing:
         self._pages.write(SRING_HEADER_SIZE + at * entry, data[:room])
         if len(data) > room:
             self._pages.write(SRING_HEADER_SIZE, data[room:])
+        if self.tap is not None:
+            self.tap.responses(slots)
         self.rsp_prod_pvt = self.rsp_prod_pvt + len(slots) & _MASK
 
     def push(self) -> bool:
