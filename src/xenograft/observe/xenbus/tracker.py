@@ -3,13 +3,6 @@
 
 A tracker is a listener of the machine's instruments; what was there before it began to listen
 is read by `scan`.
-
->>> from xenograft.observe.xenbus.tracker import XenbusTracker          # doctest: +SKIP
->>> tracker = XenbusTracker()
->>> with machine.instruments.listening(tracker):
-...     guest.wait()
->>> for device in tracker.devices():
-...     print(device.name, device.next)
 """
 
 from __future__ import annotations
