@@ -11,7 +11,7 @@ import pytest
 
 from tests.hypervisor.support import Bench
 from tests.observe.test_log import guest
-from xenograft.abi.io.xs_wire import XS_READ
+from xenograft.abi.io.xs_wire import XS_ERROR, XS_READ, XS_TRANSACTION_END, XS_WRITE
 from xenograft.abi.vcpu import RUNSTATE_blocked, RUNSTATE_running
 from xenograft.engine.fake import make_exit
 from xenograft.engine.protocol import ExitReason
@@ -205,6 +205,28 @@ def test_the_other_hooks() -> None:
     assert [event["name"] for event in found.events] == ["created", "map", "XS_READ", "message"]
     assert found.events[3]["arguments"] == {"message": "hello"}
     assert found.events[2]["arguments"]["reply"] == "guest"
+
+
+def test_xenstore_requests_are_decoded() -> None:
+    trace, out = traced()
+    trace.xenstore_request(1, 1, XS_WRITE, b"device/vbd/1/state\x003", b"OK\0", 7, XS_WRITE, 2)
+    trace.xenstore_request(2, 1, XS_READ, b"none\0", b"ENOENT\0", 0, XS_ERROR, 2)
+    trace.xenstore_request(3, 1, XS_TRANSACTION_END, b"T\0", b"OK\0", 7, XS_TRANSACTION_END, 2)
+    write, read_, end = (event["arguments"] for event in read(trace, out).events)
+    path = "device/vbd/1/state"
+    assert write == {"path": path, "value": "3", "transaction": 7, "reply": "OK"}
+    assert read_ == {"path": "none", "error": "ENOENT"}
+    assert end["request"] == "T"
+
+
+def test_ring_traffic_has_a_track_for_each_device() -> None:
+    trace, out = traced()
+    trace.ring(1, 1, "vbd/51712", "> READ id=0x0 sector=8 segments=[1:0-7]")
+    trace.ring(2, 1, "vbd/51712", "< READ id=0x0 OKAY")
+    found = read(trace, out)
+    assert [event["name"] for event in found.events] == ["request", "response"]
+    assert found.events[0]["arguments"] == {"text": "READ id=0x0 sector=8 segments=[1:0-7]"}
+    assert found.tracks[found.events[0]["track"]].name == "vbd/51712"
 
 
 def test_calls_under_way_are_ended() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.store.support import OK, Peer, introduced
 from xenograft.abi.io import xs_wire
 from xenograft.store import tree
+from xenograft.store.client import StoreClient
 from xenograft.store.operations import OPERATIONS
 from xenograft.store.quota import Quota
 from xenograft.store.service import Xenstore
@@ -439,9 +440,23 @@ def test_requests_can_be_watched(store: Xenstore, dom0: Peer) -> None:
     store.on_request = lambda *what: seen.append(what)
     dom0.write("/a", "1")
     dom0.read("/b")
+    serial = dom0.connection.serial
     assert seen == [
-        (0, xs_wire.XS_WRITE, 0, b"/a\x001", xs_wire.XS_WRITE, OK),
-        (0, xs_wire.XS_READ, 0, b"/b\0", xs_wire.XS_ERROR, b"ENOENT\0"),
+        (0, xs_wire.XS_WRITE, 0, b"/a\x001", xs_wire.XS_WRITE, OK, serial),
+        (0, xs_wire.XS_READ, 0, b"/b\0", xs_wire.XS_ERROR, b"ENOENT\0", serial),
+    ]
+
+
+def test_requests_from_within_the_process_can_be_watched(store: Xenstore) -> None:
+    seen: list[tuple[object, ...]] = []
+    client = StoreClient(store)
+    store.on_request = lambda *what: seen.append(what)
+    client.write("/a", "1")
+    assert client.get("/b") is None
+    serial = client.connection.serial
+    assert seen == [
+        (0, xs_wire.XS_WRITE, 0, b"/a\x001", xs_wire.XS_WRITE, OK, serial),
+        (0, xs_wire.XS_READ, 0, b"/b\0", xs_wire.XS_ERROR, b"ENOENT\0", serial),
     ]
 
 

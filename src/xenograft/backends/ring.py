@@ -10,12 +10,15 @@ out before anybody looks at it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from xenograft.abi.io.ring import SRING_HEADER_SIZE, must_notify, ring_size, sring
 from xenograft.engine.protocol import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from xenograft.backends.tap import RingTap
 
 _MASK = 0xFFFFFFFF
 _REQ_PROD = sring.offsetof("req_prod")
@@ -122,6 +125,7 @@ class BackRing:
         "req_cons",
         "rsp_prod_pvt",
         "slots",
+        "tap",
     )
 
     def __init__(self, pages: SharedPages, entry_size: int) -> None:
@@ -140,6 +144,8 @@ class BackRing:
         self.rsp_prod_pvt = start
         """Responses written, those not yet shown among them (free-running)."""
         self._rsp_prod = start
+        self.tap: RingTap | None = None
+        """Who sees what passes."""
         self.waiting()
 
     def waiting(self) -> int:
@@ -181,6 +187,8 @@ class BackRing:
             taken += [data[at : at + size] for at in range(0, run * entry, entry)]
             self.req_cons = self.req_cons + run & _MASK
             count -= run
+        if self.tap is not None:
+            self.tap.requests(taken)
         return taken
 
     def respond(self, data: bytes) -> None:
@@ -192,6 +200,8 @@ class BackRing:
             raise ValueError("a response without a request")
         slot = self.rsp_prod_pvt & self.slots - 1
         self._pages.write(SRING_HEADER_SIZE + slot * self._entry, data[: self._entry])
+        if self.tap is not None:
+            self.tap.responses((data,))
         self.rsp_prod_pvt = self.rsp_prod_pvt + 1 & _MASK
 
     def respond_all(self, slots: list[bytes]) -> None:
@@ -204,6 +214,8 @@ class BackRing:
         self._pages.write(SRING_HEADER_SIZE + at * entry, data[:room])
         if len(data) > room:
             self._pages.write(SRING_HEADER_SIZE, data[room:])
+        if self.tap is not None:
+            self.tap.responses(slots)
         self.rsp_prod_pvt = self.rsp_prod_pvt + len(slots) & _MASK
 
     def push(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xenograft.cli.feed import Feeder
-from xenograft.cli.status import CRASHED, FAULT, OK, REBOOTED, TIMED_OUT
+from xenograft.cli.status import CRASHED, FAULT, OK, REBOOTED, TIMED_OUT, USAGE
 from xenograft.cli.terminal import Terminal
 from xenograft.observe.session import Observation
 from xenograft.toolstack.config.options import from_options
@@ -43,6 +43,8 @@ class Session:
     bridges: tuple[str, ...] = ()
     pcap: tuple[str, ...] = ()
     """Captures, as [N=]FILE."""
+    screenshot: Path | None = None
+    xenbus: bool = False
 
 
 def say(line: str) -> None:
@@ -63,6 +65,8 @@ def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
         stats=options["stats"],
         bridges=options["bridge"],
         pcap=options["pcap"],
+        screenshot=options["screenshot"],
+        xenbus=options["xenbus"],
     )
     return play(configure(config_file, options), session)
 
@@ -97,6 +101,9 @@ def configure(config_file: Path | None, options: Mapping[str, Any]) -> DomainCon
         cpuid=options["cpuid"],
         disk=options["disk"],
         vif=options["vif"],
+        p9=options["p9"],
+        channel=options["channel"],
+        vfb=options["vfb"],
     )
 
 
@@ -138,8 +145,9 @@ class Run:
             feeder = Feeder(machine, self._terminal)
             while True:
                 self._play(machine, domain, feeder)
+                taken = self._take_screenshot(domain)
                 if (status := self._verdict(domain)) is not None:
-                    return status
+                    return status if taken or status != OK else USAGE
                 domain.destroy()
                 domain = machine.create(self._config, paused=True)
                 captures.follow(domain)
@@ -152,11 +160,15 @@ class Run:
             trace=session.trace,
             log=session.log,
             stats=session.stats,
+            xenbus=session.xenbus,
             kernel=None if kernel is None else Path(kernel),
         )
 
     def _play(self, machine: Machine, domain: Domain, feeder: Feeder) -> None:
         domain.console.on_output(self._output(machine))
+        if self._session.screenshot is not None:
+            # A guest that powers off lets its screen go first.
+            domain.screen.framebuffer.keeps_last = True
         feeder.attach(domain)
         domain.unpause()
         try:
@@ -164,6 +176,17 @@ class Run:
                 machine.run(until=lambda: domain.ended or self._over)
         finally:
             feeder.detach()
+
+    def _take_screenshot(self, domain: Domain) -> bool:
+        """Write the picture that was asked for; False if there's none."""
+        if self._session.screenshot is None:
+            return True
+        try:
+            domain.screenshot(self._session.screenshot)
+        except UserError as error:
+            say(str(error))
+            return False
+        return True
 
     @property
     def _over(self) -> bool:

@@ -49,6 +49,9 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--cpuid", metavar="POLICY", help="CPUID policy, as xl's cpuid= [host]."),
     click.option("--disk", multiple=True, metavar="SPEC", help="A disk, as xl's disk= has it."),
     click.option("--vif", multiple=True, metavar="SPEC", help="A network card, as xl's vif=."),
+    click.option("--p9", multiple=True, metavar="SPEC", help="A shared folder, as xl's p9=."),
+    click.option("--channel", multiple=True, metavar="SPEC", help="A console, as xl's channel=."),
+    click.option("--vfb", multiple=True, metavar="SPEC", help="A frame buffer, as xl's vfb=."),
     click.option(
         "--bridge",
         multiple=True,
@@ -103,7 +106,18 @@ OPTIONS: list[Callable[[Any], Any]] = [
         metavar="WHAT[=FILTER]",
         help="Show what happens as it does, such as hypercalls or hypercalls=event_channel_op.",
     ),
+    click.option(
+        "--xenbus",
+        is_flag=True,
+        help="Print the devices, their states and what led to them at the end.",
+    ),
     click.option("--stats", is_flag=True, help="Print counts and times at the end."),
+    click.option(
+        "--screenshot",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Write what the guest's screen (--vfb) shows at the end to a PNG file.",
+    ),
 ]
 
 

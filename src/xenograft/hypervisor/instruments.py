@@ -68,9 +68,24 @@ class Instrument:
         """A grant was mapped, unmapped, copied or transferred."""
 
     def xenstore_request(
-        self, time: int, domid: int, operation: int, request: bytes, reply: bytes
+        self,
+        time: int,
+        domid: int,
+        operation: int,
+        request: bytes,
+        reply: bytes,
+        tx_id: int = 0,
+        reply_type: int = 0,
+        connection: int = 0,
     ) -> None:
-        """A request to the store was answered (operation: XS_* of io/xs_wire.h)."""
+        """A request to the store was answered (operation: XS_* of io/xs_wire.h).
+
+        `tx_id`: its transaction, 0 for none; `reply_type`: XS_ERROR, or the operation again;
+        `connection`: a number of the client's, which tells its transactions from others'.
+        """
+
+    def ring(self, time: int, domid: int, device: str, text: str) -> None:
+        """A back end took a request from a ring, or answered it: `device` as "vbd/51712"."""
 
     def console(self, time: int, domid: int, data: bytes) -> None:
         """A guest wrote to its console (the ring, or console_io)."""
@@ -101,7 +116,7 @@ class Instruments:
     (1, True)
     """
 
-    __slots__ = ("_listeners", *HOOKS)
+    __slots__ = ("_changed", "_listeners", *HOOKS)
 
     run_enter: Callable[[int, int, int], None] | None
     exit: Callable[[int, int, int, Exit], None] | None
@@ -113,13 +128,23 @@ class Instruments:
     sched_decision: Callable[[int, int, int, int], None] | None
     domain_state: Callable[[int, int, str], None] | None
     grant_op: Callable[[int, int, str, int, int, int], None] | None
-    xenstore_request: Callable[[int, int, int, bytes, bytes], None] | None
+    xenstore_request: Callable[[int, int, int, bytes, bytes, int, int, int], None] | None
+    ring: Callable[[int, int, str, str], None] | None
     console: Callable[[int, int, bytes], None] | None
     log: Callable[[int, int, str], None] | None
 
     def __init__(self) -> None:
         self._listeners: list[Any] = []
+        self._changed: list[Callable[[], None]] = []
         self._rebuild()
+
+    def on_change(self, function: Callable[[], None]) -> None:
+        """Call `function` now, and whenever listeners have come or gone.
+
+        For parts that have a seam of their own, and connect it only while somebody listens.
+        """
+        self._changed.append(function)
+        function()
 
     def add(self, listener: Any) -> None:
         """Let `listener` hear the hooks that it implements, after those added before it."""
@@ -139,6 +164,8 @@ class Instruments:
         for name in HOOKS:
             hooks = [hook for one in self._listeners if (hook := _own_hook(one, name)) is not None]
             setattr(self, name, _fan_out(hooks))
+        for function in self._changed:
+            function()
 
 
 class _Listening:

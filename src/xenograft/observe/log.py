@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xenograft.abi.io.xs_wire import XS_NAMES
+from xenograft.abi.io.xs_wire import XS_ERROR, XS_NAMES
 from xenograft.abi.vcpu import RUNSTATE_NAMES
 from xenograft.engine.protocol import Exit, ExitReason
 from xenograft.observe import show
@@ -21,6 +21,7 @@ from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.observe.xenbus.tracker import XenbusTracker
 
 SUBJECTS: dict[str, str] = {
     "hypercalls": "name or sub-operation, as event_channel_op or EVTCHNOP_*",
@@ -28,7 +29,9 @@ SUBJECTS: dict[str, str] = {
     "injections": "kind or vector, as lapic or 0xf3",
     "events": "one of the ends, as d1:3",
     "grants": "operation, as map",
-    "xenstore": "operation, as XS_READ",
+    "xenstore": "operation, as XS_READ, or path",
+    "xenbus": "device, as vbd/51712, or domain, as d1",
+    "rings": "device, as vbd/51712",
     "domains": "state, as shutdown*",
     "vcpus": "state, as blocked",
     "xen": "text of the message",
@@ -170,11 +173,46 @@ class _Grants(_Lines):
 
 class _Xenstore(_Lines):
     def xenstore_request(
-        self, time: int, domid: int, operation: int, request: bytes, reply: bytes
+        self,
+        time: int,
+        domid: int,
+        operation: int,
+        request: bytes,
+        reply: bytes,
+        tx_id: int = 0,
+        reply_type: int = 0,
+        connection: int = 0,
     ) -> None:
         name = XS_NAMES.get(operation, f"XS_{operation}")
-        if self.wanted(name):
-            self.line(time, domid, -1, f"{name}({_strings(request)}) = {_strings(reply)}")
+        path = request.partition(b"\0")[0].decode("ascii", "backslashreplace")
+        if self.wanted(name, path):
+            transaction = f" in transaction {tx_id}" if tx_id else ""
+            answer = _strings(reply) if reply_type != XS_ERROR else _plain(reply)
+            self.line(time, domid, -1, f"{name}({_strings(request)}){transaction} = {answer}")
+
+
+class _Rings(_Lines):
+    def ring(self, time: int, domid: int, device: str, text: str) -> None:
+        if self.wanted(device, device.partition(" ")[0]):
+            self.line(time, domid, -1, f"{device} {text}")
+
+
+def _xenbus(lines: _Lines, hypervisor: Hypervisor) -> XenbusTracker:
+    """A tracker that prints what happens as it does."""
+    from xenograft.observe.xenbus.report import change_text, violation_text
+    from xenograft.observe.xenbus.tracker import Change, Violation, XenbusTracker
+
+    def changed(change: Change) -> None:
+        if lines.wanted(change.device, f"d{change.domid}"):
+            lines.line(change.time, change.by, -1, change_text(change))
+
+    def violated(violation: Violation) -> None:
+        if lines.wanted(violation.device, f"d{violation.domid}"):
+            lines.line(violation.time, violation.by, -1, violation_text(violation))
+
+    tracker = XenbusTracker(lambda domid: domid in hypervisor.domains)
+    tracker.on_change, tracker.on_violation = changed, violated
+    return tracker
 
 
 class _Domains(_Lines):
@@ -202,6 +240,7 @@ _LISTENERS: dict[str, type[_Lines]] = {
     "events": _Events,
     "grants": _Grants,
     "xenstore": _Xenstore,
+    "rings": _Rings,
     "domains": _Domains,
     "vcpus": _Vcpus,
     "xen": _Xen,
@@ -219,6 +258,8 @@ def listeners(
     for name, wanted in patterns.items():
         if name == "hypercalls":
             made.append(_Hypercalls(_Lines(wanted, write), Decoder(hypervisor)))
+        elif name == "xenbus":
+            made.append(_xenbus(_Lines(wanted, write), hypervisor))
         else:
             made.append(_LISTENERS[name](wanted, write))
     return made
@@ -232,3 +273,8 @@ def _strings(data: bytes) -> str:
     """A xenstore payload: its NUL-separated strings."""
     parts = data.rstrip(b"\0").split(b"\0")
     return ", ".join('"' + part[:128].decode("ascii", "backslashreplace") + '"' for part in parts)
+
+
+def _plain(data: bytes) -> str:
+    """An error's name."""
+    return data.rstrip(b"\0").decode("ascii", "backslashreplace")

@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.observe.stats import Stats
     from xenograft.observe.trace import Trace
+    from xenograft.observe.xenbus.tracker import XenbusTracker
 
 
 class Observation:
     """Observers of one machine.
 
     `trace`: file for a Perfetto trace.  `log`: texts of ``--log`` options.  `stats`: print
-    counts at the end.  `kernel`: the guest's kernel file, for symbols in crash reports, which
-    there are always.  `write` gets the log's lines (default: standard error); `out` the
-    statistics.  Raises UserError for an unknown subject or a file that can't be written.
+    counts at the end.  `xenbus`: print the devices, what became of them, and who broke the
+    protocol.  `kernel`: the guest's kernel file, for symbols in crash reports, which there are
+    always.  `write` gets the log's lines (default: standard error); `out` what is printed at the
+    end.  Raises UserError for an unknown subject or a file that can't be written.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Observation:
         trace: Path | None = None,
         log: Iterable[str] = (),
         stats: bool = False,
+        xenbus: bool = False,
         kernel: Path | None = None,
         write: Callable[[str], object] | None = None,
         out: TextIO | None = None,
@@ -57,6 +60,7 @@ class Observation:
         self.crash = CrashReporter(hypervisor, kernel)
         self.stats: Stats | None = None
         self.trace: Trace | None = None
+        self.xenbus: XenbusTracker | None = None
         # Observers are imported when they're wanted: the others cost nothing, not even time.
         log = list(log)
         if log:
@@ -69,6 +73,11 @@ class Observation:
 
             self.trace = Trace.to_file(hypervisor, trace)
             self._listeners.append(self.trace)
+        if xenbus:
+            from xenograft.observe.xenbus.tracker import XenbusTracker
+
+            self.xenbus = XenbusTracker(lambda domid: domid in hypervisor.domains)
+            self._listeners.append(self.xenbus)
         self._listeners.append(self.crash)
         if stats:
             from xenograft.observe.stats import Stats
@@ -107,6 +116,10 @@ class Observation:
             from xenograft.observe.stats import print_report
 
             print_report(self.stats.report(now), self._out or sys.stderr)
+        if self.xenbus is not None:
+            from xenograft.observe.xenbus.report import report
+
+            print(report(self.xenbus.view(now)), file=self._out or sys.stderr)
 
 
 def _to_stderr(line: str) -> None:

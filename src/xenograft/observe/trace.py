@@ -15,7 +15,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from xenograft.abi.io.xs_wire import XS_NAMES
+from xenograft.abi.io.xs_wire import (
+    XS_DIRECTORY,
+    XS_DIRECTORY_PART,
+    XS_ERROR,
+    XS_GET_PERMS,
+    XS_MKDIR,
+    XS_NAMES,
+    XS_READ,
+    XS_RM,
+    XS_SET_PERMS,
+    XS_UNWATCH,
+    XS_WATCH,
+    XS_WRITE,
+)
 from xenograft.abi.vcpu import RUNSTATE_NAMES
 from xenograft.abi.xen import DOMID_XEN
 from xenograft.engine.protocol import Exit, ExitReason
@@ -31,6 +44,14 @@ SEQUENCE = 1
 _CLEARED = 1  # SEQ_INCREMENTAL_STATE_CLEARED
 _NEEDS = 2  # SEQ_NEEDS_INCREMENTAL_STATE
 _BUFFER = 1 << 16
+
+_WITH_PATH = frozenset(
+    (
+        *(XS_DIRECTORY, XS_DIRECTORY_PART, XS_GET_PERMS, XS_MKDIR, XS_READ, XS_RM, XS_SET_PERMS),
+        *(XS_UNWATCH, XS_WATCH, XS_WRITE),
+    )
+)
+"""Requests that begin with a path."""
 
 _DOM0_PID = 0x8000
 """Process id of domain 0: 0 is the idle task for Perfetto. Others have their domid."""
@@ -338,14 +359,35 @@ class Trace(CallTracker):
         self._instant(time, self._child(domid, "grants"), operation, "grant", arguments)
 
     def xenstore_request(
-        self, time: int, domid: int, operation: int, request: bytes, reply: bytes
+        self,
+        time: int,
+        domid: int,
+        operation: int,
+        request: bytes,
+        reply: bytes,
+        tx_id: int = 0,
+        reply_type: int = 0,
+        connection: int = 0,
     ) -> None:
-        arguments: list[tuple[str, str | int]] = [
-            ("request", request[:256].decode("ascii", "backslashreplace")),
-            ("reply", reply[:256].decode("ascii", "backslashreplace")),
-        ]
+        arguments: list[tuple[str, str | int]] = []
+        if operation in _WITH_PATH:
+            path, _, rest = request.partition(b"\0")
+            arguments.append(("path", _text(path)))
+            if rest.rstrip(b"\0"):
+                arguments.append(("value", _text(rest)))
+        else:
+            arguments.append(("request", _text(request)))
+        if tx_id:
+            arguments.append(("transaction", tx_id))
+        arguments.append(("error" if reply_type == XS_ERROR else "reply", _text(reply)))
         name = XS_NAMES.get(operation, "XS_?")
         self._instant(time, self._child(domid, "xenstore"), name, "xenstore", arguments)
+
+    def ring(self, time: int, domid: int, device: str, text: str) -> None:
+        # The device's name is the toolstack's; what the guest says stays out of the names.
+        name = "request" if text.startswith(">") else "response"
+        content: list[tuple[str, str | int]] = [("text", text[2:])]
+        self._instant(time, self._child(domid, device), name, "ring", content)
 
     def log(self, time: int, domid: int, message: str) -> None:
         text: list[tuple[str, str | int]] = [("message", message)]
@@ -360,3 +402,9 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def _text(data: bytes) -> str:
+    """The beginning of a payload: its strings."""
+    parts = data[:256].rstrip(b"\0").split(b"\0")
+    return ", ".join(part.decode("ascii", "backslashreplace") for part in parts)

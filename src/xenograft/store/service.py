@@ -46,8 +46,10 @@ class Transport(Protocol):
 Connector = Callable[[Connection, int, int], Transport]
 """`connect(connection, gfn, port)` makes the transport of a domain.  Raises XenError."""
 
-RequestHook = Callable[[int, int, int, bytes, int, bytes], None]
-"""(domid, operation, tx_id, payload, type of the reply, payload of the reply)."""
+RequestHook = Callable[[int, int, int, bytes, int, bytes, int], None]
+"""(domid, operation, tx_id, payload, type of the reply, payload of the reply, connection).
+
+The connection's serial number tells whose transaction `tx_id` is."""
 
 
 class IntroducedDomain:
@@ -173,9 +175,16 @@ class Xenstore:
     ) -> bytes:
         """Answer a request of a client in this process: returns the reply.  Raises XenError."""
         self._depth += 1
+        heard = self.on_request is not None or self.log_requests
         try:
-            reply, after = self._execute(connection, operation, tx_id, payload)
-            if self.on_request is not None or self.log_requests:
+            try:
+                reply, after = self._execute(connection, operation, tx_id, payload)
+            except XenError as error:
+                if heard:
+                    message = wire.Message(operation, 0, tx_id, payload)
+                    self._report(connection, message, wire.pack_error(0, tx_id, error.errno))
+                raise
+            if heard:
                 message = wire.Message(operation, 0, tx_id, payload)
                 self._report(connection, message, wire.pack(operation, 0, tx_id, reply))
             for follow in after:
@@ -438,7 +447,13 @@ class Xenstore:
         reply = answer[wire.HEADER_SIZE :]
         if self.on_request is not None:
             self.on_request(
-                connection.domid, message.type, message.tx_id, message.payload, reply_type, reply
+                connection.domid,
+                message.type,
+                message.tx_id,
+                message.payload,
+                reply_type,
+                reply,
+                connection.serial,
             )
         if self.log_requests:
             outcome = reply.rstrip(b"\0").decode() if reply_type == XS_ERROR else "OK"

@@ -47,6 +47,7 @@ from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.layout import DomainFacts
 from xenograft.toolstack.sched.apply import apply_scheduling
 from xenograft.toolstack.sched.control import SchedControl
+from xenograft.toolstack.screen import Screen
 from xenograft.toolstack.services import Services
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def _tail(console: Console) -> str:
 
 
 class Console:
-    """A domain's console."""
+    """A domain's console, or (with a back end of its own) one of its channels."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, backend: ConsoleBackend | None = None) -> None:
         self._domain = domain
-        self._backend = attach_console(domain.machine.control, domain.xen)
+        self._backend = backend or attach_console(domain.machine.control, domain.xen)
         self._seen = 0
         self._backend.listeners.append(self._look_up)
 
@@ -198,6 +199,8 @@ class Domain:
         self.console = Console(self)
         self.devices = Devices(machine.services, xen)
         """Its disks, network interfaces and the like."""
+        self.screen = Screen(self)
+        """What its `vfb=` shows, and its keyboard and pointer."""
         xen.on_shutdown.append(lambda _xen: self.console._drain())
         self._destroyed = False
 
@@ -238,6 +241,37 @@ class Domain:
     def crash_report(self) -> str | None:
         """What is known about a crash or triple fault."""
         return self.xen.crash_report
+
+    def channel(self, name: str, timeout: float | None = 60.0) -> Console:
+        """The channel of that name; the machine runs until the guest has connected it.
+
+        Raises UserError if there's none, TimeoutError and GuestEnded as `Console.expect`.
+        """
+        from xenograft.backends.console.device import ConsoleDevice
+
+        devices = self.machine.services.buses["console"].of_domain(self.domid)
+        found = [one for one in devices if isinstance(one, ConsoleDevice) and one.name == name]
+        if not found:
+            raise UserError(f"{self.name} has no channel {name!r}")
+        device, hypervisor = found[0], self.machine.hypervisor
+
+        def look_up(_backend: ConsoleBackend) -> None:
+            hypervisor.attention = True
+
+        device.on_connected.append(look_up)
+        try:
+            self.machine._wait(lambda: device.backend is not None or self.ended, timeout)
+        finally:
+            device.on_connected.remove(look_up)
+        if device.backend is None:
+            if self.ended:
+                raise GuestEnded(self, f"it connected channel {name}")
+            raise TimeoutError(f"{timeout} s went by before {self.name} connected channel {name}")
+        return Console(self, device.backend)
+
+    def screenshot(self, path: str | Path) -> None:
+        """Write what the guest's screen shows to a PNG file.  Raises UserError."""
+        self.screen.screenshot(path)
 
     @property
     def ended(self) -> bool:
@@ -438,10 +472,7 @@ class Machine:
         try:
             apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
             self.services.introduce(xen, self._facts(xen, config, str(identity)))
-            for disk in config.disk:
-                domain.devices.attach_disk(disk)
-            for vif in config.vif:
-                domain.devices.attach_vif(vif)
+            domain.devices.attach_all(config)
         except BaseException:
             domain.destroy()
             raise

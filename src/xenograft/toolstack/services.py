@@ -15,6 +15,7 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_XENSTORE
 from xenograft.backends.net.networks import Networks
 from xenograft.backends.net.uplink import uplinks
+from xenograft.backends.xen_9pfs.locks import LockTable
 from xenograft.backends.xenbus.bus import DeviceFactory, XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
@@ -127,6 +128,8 @@ class Services:
         self.work = WorkPool(hypervisor)
         self.host = BackendHost(hypervisor, control, StoreClient(self.store), self.work)
         self.networks = Networks(clock.now, self._later, uplinks(hypervisor, _libslirp))
+        self.locks = LockTable()
+        """Locks of guests that share folders."""
         self.images: dict[tuple[int, int], Image] = {}
         """Images that were opened for block devices which are about to be made."""
         self.buses: dict[str, XenbusBackend] = {}
@@ -135,14 +138,20 @@ class Services:
         self.client.transact(lambda view: write_nodes(view, machine_nodes(memory)))
         self.serve("vbd", self._make_vbd)
         self.serve("vif", self._make_vif)
+        self.serve("9pfs", self._make_9pfs)
+        # The first console has no states: the toolstack serves it.
+        self.serve("console", _make_console, lowest=1)
+        self.serve("vfb", _make_vfb)
+        self.serve("vkbd", _make_vkbd)
+        hypervisor.instruments.on_change(self._listen)
 
     def _later(self, function: Callable[[], None]) -> None:
         self.hypervisor.timers.add(self.hypervisor.clock.now(), function)
 
     # -- back ends ---------------------------------------------------------------------------
-    def serve(self, kind: str, factory: DeviceFactory) -> None:
-        """Serve devices of one kind from now on."""
-        self.buses[kind] = XenbusBackend(self.host, kind, factory)
+    def serve(self, kind: str, factory: DeviceFactory, lowest: int = 0) -> None:
+        """Serve devices of one kind from now on, those with numbers from `lowest` on."""
+        self.buses[kind] = XenbusBackend(self.host, kind, factory, lowest)
 
     def _make_vbd(self, host: BackendHost, path: str, domid: int, devid: int) -> XenbusDevice:
         from xenograft.backends.block.device import BlockDevice
@@ -156,6 +165,11 @@ class Services:
 
         return VifDevice(self.networks, host, path, domid, devid)
 
+    def _make_9pfs(self, host: BackendHost, path: str, domid: int, devid: int) -> XenbusDevice:
+        from xenograft.backends.xen_9pfs.device import P9Device
+
+        return P9Device(self.locks, host, path, domid, devid)
+
     def devices(self, domid: int) -> list[XenbusDevice]:
         """The devices that domain 0 serves to a domain, by kind and number."""
         return [
@@ -168,6 +182,27 @@ class Services:
         if connection.domid not in self.hypervisor.domains:
             raise XenError(Errno.ENOENT)
         return StoreRing(self.control, self.store, connection, port).transport
+
+    def _listen(self) -> None:
+        """Let the store tell of its requests, as long as somebody wants to hear of them."""
+        hook = self.hypervisor.instruments.xenstore_request
+        if hook is None:
+            self.store.on_request = None
+            return
+        now = self.hypervisor.clock.now
+
+        def report(
+            domid: int,
+            operation: int,
+            tx_id: int,
+            request: bytes,
+            reply_type: int,
+            reply: bytes,
+            connection: int,
+        ) -> None:
+            hook(now(), domid, operation, request, reply, tx_id, reply_type, connection)
+
+        self.store.on_request = report
 
     def introduce(self, domain: Domain, facts: DomainFacts) -> None:
         """Tell the store of a new domain: its nodes, and the way to talk to it."""
@@ -189,7 +224,26 @@ class Services:
         for bus in self.buses.values():
             bus.close()
         self.work.close()
+        self.host.close()
         self.networks.close()
         for image in self.images.values():
             image.close()
         self.images.clear()
+
+
+def _make_console(host: BackendHost, path: str, domid: int, devid: int) -> XenbusDevice:
+    from xenograft.backends.console.device import ConsoleDevice
+
+    return ConsoleDevice(host, path, domid, devid)
+
+
+def _make_vfb(host: BackendHost, path: str, domid: int, devid: int) -> XenbusDevice:
+    from xenograft.backends.display.framebuffer import FramebufferDevice
+
+    return FramebufferDevice(host, path, domid, devid)
+
+
+def _make_vkbd(host: BackendHost, path: str, domid: int, devid: int) -> XenbusDevice:
+    from xenograft.backends.display.keyboard import KeyboardDevice
+
+    return KeyboardDevice(host, path, domid, devid)

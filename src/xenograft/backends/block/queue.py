@@ -31,7 +31,9 @@ from xenograft.backends.block.protocol import (
     parse_segments,
     transfer_size,
 )
+from xenograft.backends.block.show import request_shower, response_shower
 from xenograft.backends.ring import BackRing, RingError
+from xenograft.backends.tap import RingTap
 from xenograft.hypervisor.grants.status import GrantError
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class BlockQueue:
         self.layout = layout
         self.pages = pages
         self.ring = BackRing(pages, layout.slot_size)
+        name = f"queue {index}" if index else ""
+        self.ring.tap = RingTap(device, name, request_shower(layout), response_shower(layout))
         self.grants = GrantPages(device.host, device.domid, persistent)
         self.persistent = persistent
         self.closed = False

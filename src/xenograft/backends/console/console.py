@@ -55,12 +55,14 @@ class ConsoleBackend:
         self.served: list[Callable[[], None]] = []
         """Called whenever the guest has written or read, after that was served."""
         self.listeners: list[Callable[[bytes], None]] = []
+        self.paused = False
+        """Whether output is left in the ring for now, where it holds up the guest."""
         self.port: int | None = events.bind_interdomain(guest_domid, guest_port)
         events.attach(self.port, self._event)
 
     def _event(self, _port: int) -> None:
         """The guest has written something, or made room for input."""
-        data = self._ring.read()
+        data = b"" if self.paused else self._ring.read()
         if data:
             self._window += data
             if len(self._window) > WINDOW:
@@ -116,10 +118,16 @@ class ConsoleBackend:
         """What was written from byte `offset` of all output on, as far as it is kept."""
         return bytes(self._window[max(offset - self.dropped, 0) :])
 
+    def resume(self) -> None:
+        """Take output again after `paused`."""
+        self.paused = False
+        if self.port is not None:
+            self._event(0)
+
     def drain(self) -> None:
         """Take what is left in the ring (the guest won't notify any more: it has ended)."""
         if self.port is not None:
-            self._event(0)
+            self.resume()
 
     def close(self) -> None:
         """Let go of the event channel and the page. The output stays readable."""

@@ -30,8 +30,10 @@ from xenograft.backends.net.rings import (
     RxRing,
     TxRing,
 )
+from xenograft.backends.net.show import RxResponses, TxRequests, rx_request, tx_response
 from xenograft.backends.net.switch import Port
 from xenograft.backends.ring import BackRing
+from xenograft.backends.tap import RingTap
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 from xenograft.hypervisor.grants.host import GrantCopier
 
@@ -268,6 +270,8 @@ class VifDevice(XenbusDevice):
             pages = self.host.map_pages(self.domid, [ref])
             queue.pages.append(pages)
             rings.append(BackRing(pages, size))
+        rings[0].tap = RingTap(self, f"{prefix}tx", TxRequests(), tx_response)
+        rings[1].tap = RingTap(self, f"{prefix}rx", rx_request, RxResponses())
 
         def tx_event() -> None:
             self._serve_soon(queue)

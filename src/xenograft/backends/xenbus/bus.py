@@ -27,13 +27,17 @@ _NEEDED = ("frontend", "frontend-id", "state")
 class XenbusBackend:
     """All devices of one kind (``vbd``) that a domain serves."""
 
-    def __init__(self, host: BackendHost, kind: str, factory: DeviceFactory) -> None:
+    def __init__(
+        self, host: BackendHost, kind: str, factory: DeviceFactory, lowest: int = 0
+    ) -> None:
+        """Devices with a number below `lowest` are somebody else's."""
         self.host = host
         self.kind = kind
         self.root = f"/local/domain/{host.domid}/backend/{kind}"
         self.devices: dict[tuple[int, int], XenbusDevice] = {}
         """By (front end's domid, device number)."""
         self._factory = factory
+        self._lowest = lowest
         self._token: str | None = host.store.watch(self.root, self._changed)
 
     def find(self, domid: int, devid: int) -> XenbusDevice | None:
@@ -75,6 +79,8 @@ class XenbusBackend:
         if any(not name.isdigit() or name != str(int(name)) for name in (domid_name, devid_name)):
             return
         domid, devid = int(domid_name), int(devid_name)
+        if devid < self._lowest:
+            return
         path = f"{self.root}/{domid_name}/{devid_name}"
         store, device = self.host.store, self.devices.get((domid, devid))
         if not store.exists(path):

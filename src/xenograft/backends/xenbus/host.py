@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from xenograft.abi.errno import Errno, XenError
 from xenograft.backends.ring import SharedPages
 from xenograft.backends.xenbus.work import WorkPool
+from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.grants.host import GrantMapping, map_grant
 from xenograft.hypervisor.grants.status import GrantError
+from xenograft.hypervisor.memory.p2m_types import P2mType
+from xenograft.hypervisor.privilege import Xsm, check
 
 if TYPE_CHECKING:
     from xenograft.engine.protocol import MachineMemory
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.hypervisor.memory.frames import FrameTable
     from xenograft.store.client import StoreClient
 
 
@@ -66,6 +71,34 @@ class MappedPages(SharedPages):
             mapping.unmap()
 
 
+class ForeignPage(SharedPages):
+    """A page of another domain's that was named by its gfn, held until `unmap`."""
+
+    __slots__ = ("_frames", "mfn")
+
+    def __init__(self, host: BackendHost, domid: int, gfn: int) -> None:
+        """Raises XenError if we may not, or there's no memory of the domain's own."""
+        target = host.hypervisor.domains.get(domid)
+        if target is None:
+            raise XenError(Errno.ESRCH)
+        check(Xsm.TARGET, host.domain, target)
+        held = target.p2m.get_page(gfn)
+        if held is None:
+            raise XenError(Errno.EINVAL)
+        self._frames: FrameTable | None = host.hypervisor.frames
+        self.mfn, kind = held
+        if kind is not P2mType.ram_rw:
+            self.unmap()
+            raise XenError(Errno.EINVAL)
+        super().__init__(host.memory, [self.mfn << PAGE_SHIFT])
+
+    def unmap(self) -> None:
+        """Let go of the page; a second time does nothing."""
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.put_page(self.mfn)
+
+
 class BackendHost:
     """The resources that the back ends of one domain share."""
 
@@ -77,6 +110,37 @@ class BackendHost:
         self.domain = domain
         self.store = store
         self.work = work
+        self.pools: list[WorkPool] = []
+        """Devices' own."""
+
+    def own_pool(self, threads: int) -> WorkPool:
+        """Threads for one device, that may wait for long without holding up others.
+
+        On the virtual clock jobs have one order: there the common pool is meant.
+        """
+        if self.hypervisor.clock.virtual:
+            return self.work
+        pool = WorkPool(self.hypervisor, threads)
+        self.pools.append(pool)
+        return pool
+
+    def drain(self) -> None:
+        """Wait until no host I/O is under way, in any pool."""
+        for pool in (self.work, *self.pools):
+            pool.drain()
+
+    def drop_pool(self, pool: WorkPool) -> None:
+        """A device needs its own threads no more."""
+        if pool in self.pools:
+            self.pools.remove(pool)
+            pool.close()
+
+    def close(self) -> None:
+        """Finish what is under way in devices' own pools, and end their threads."""
+        while self.pools:
+            pool = self.pools[-1]
+            pool.drain()
+            self.drop_pool(pool)
 
     @property
     def domid(self) -> int:
@@ -130,6 +194,10 @@ class BackendHost:
                 mapping.unmap()
             raise
         return MappedPages(self.memory, mappings)
+
+    def map_foreign(self, domid: int, gfn: int) -> ForeignPage:
+        """Hold a page by its gfn, as old protocols have it.  Raises XenError."""
+        return ForeignPage(self, domid, gfn)
 
     def bind(self, domid: int, port: int, callback: Callable[[], None]) -> EventChannel:
         """Connect to a port that a domain left for us.  Raises XenError."""

@@ -8,7 +8,10 @@ from typing import Literal, get_args
 
 import msgspec
 
+from xenograft.toolstack.config.channel import Channel
 from xenograft.toolstack.config.disk import Disk
+from xenograft.toolstack.config.display import Vfb, Vkb
+from xenograft.toolstack.config.p9 import P9
 from xenograft.toolstack.config.values import one_of
 from xenograft.toolstack.config.vif import Vif
 from xenograft.toolstack.errors import UserError
@@ -90,6 +93,10 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     timer_mode: TimerMode = "no_delay_for_missed_ticks"
     disk: tuple[Disk, ...] = ()
     vif: tuple[Vif, ...] = ()
+    p9: tuple[P9, ...] = ()
+    channel: tuple[Channel, ...] = ()
+    vfb: tuple[Vfb, ...] = ()
+    vkb: tuple[Vkb, ...] = ()
     nomigrate: bool = False
     max_grant_frames: int = 64
     max_maptrack_frames: int = 1024
@@ -124,6 +131,12 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         vdevs = [disk.device_number for disk in self.disk]
         if len(set(vdevs)) != len(vdevs):
             raise UserError("disk: two disks have the same vdev")
+        for what, names in (
+            ("p9: two folders have the same tag", [p9.tag for p9 in self.p9]),
+            ("channel: two channels have the same name", [one.name for one in self.channel]),
+        ):
+            if len(set(names)) != len(names):
+                raise UserError(what)
 
     @property
     def max_vcpus(self) -> int:

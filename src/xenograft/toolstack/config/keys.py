@@ -49,7 +49,6 @@ _OFF = ("0", "")
 _HVM = "it is for HVM guests alone"
 _HVM_DISPLAY = "it is for the display of HVM guests alone"
 _ARM = "it is for Arm guests alone"
-_FRAMEBUFFER = "there is no virtual frame buffer"
 _PASSTHROUGH = "there is no host hardware to hand to a guest"
 _STUBDOMAIN = "there is no device model in a domain of its own"
 _DEVICE_MODEL = "no device model is run"
@@ -152,11 +151,11 @@ _TABLE = (
     _done("vif", Type.LIST),
     _refused("vif2", Type.ANY, "it isn't supported by xl either"),
     _refused("vtpm", Type.LIST, "there is no virtual TPM"),
-    _refused("p9", Type.LIST, "9pfs shares have no back end"),
+    _done("p9", Type.LIST),
     _refused("pvcalls", Type.LIST, "PV calls have no back end"),
-    _refused("channel", Type.LIST, "channels have no back end"),
-    _refused("vfb", Type.LIST, _FRAMEBUFFER),
-    _refused("vkb", Type.LIST, "there is no virtual keyboard"),
+    _done("channel", Type.LIST),
+    _done("vfb", Type.LIST),
+    _done("vkb", Type.LIST),
     _refused("vdispl", Type.LIST, "there is no virtual display"),
     _refused("vsnd", Type.NESTED, "there is no virtual sound card"),
     _refused("usbctrl", Type.LIST, "there is no USB"),

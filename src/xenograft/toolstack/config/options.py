@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
+from xenograft.toolstack.config.channel import parse_channel
 from xenograft.toolstack.config.disk import parse_disk
+from xenograft.toolstack.config.display import parse_vfb, parse_vkb
 from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.config.p9 import parse_p9
 from xenograft.toolstack.config.values import size_mib
 from xenograft.toolstack.config.vif import parse_vif
 
@@ -28,6 +31,10 @@ def from_options(
     cpuid: str | Sequence[str] | None = None,
     disk: Sequence[str] = (),
     vif: Sequence[str] = (),
+    p9: Sequence[str] = (),
+    channel: Sequence[str] = (),
+    vfb: Sequence[str] = (),
+    vkb: Sequence[str] = (),
     on_poweroff: str | None = None,
     on_reboot: str | None = None,
     on_crash: str | None = None,
@@ -36,9 +43,9 @@ def from_options(
 ) -> DomainConfig:
     """A configuration from options; what isn't given (None) comes from `base`, if there is one.
 
-    `memory`: "256M", "1G" or MiB.  `disk` and `vif` are specifications as in xl.cfg, added to
-    the base's.  Without a base: a PVH guest, and one that reboots is destroyed, since a single
-    run ends there.  Raises UserError.
+    `memory`: "256M", "1G" or MiB.  `disk`, `vif` and the other devices are specifications as
+    in xl.cfg, added to the base's.  Without a base: a PVH guest, and one that reboots is
+    destroyed, since a single run ends there.  Raises UserError.
     """
     given: dict[str, Any] = {
         "name": name,
@@ -68,4 +75,12 @@ def from_options(
         changes["disk"] = (*base.disk, *(parse_disk(spec) for spec in disk))
     if vif:
         changes["vif"] = (*base.vif, *(parse_vif(spec) for spec in vif))
+    if p9:
+        changes["p9"] = (*base.p9, *(parse_p9(spec) for spec in p9))
+    if channel:
+        changes["channel"] = (*base.channel, *(parse_channel(spec) for spec in channel))
+    if vfb:
+        changes["vfb"] = (*base.vfb, *(parse_vfb(spec) for spec in vfb))
+    if vkb:
+        changes["vkb"] = (*base.vkb, *(parse_vkb(spec) for spec in vkb))
     return msgspec.structs.replace(base, **changes)

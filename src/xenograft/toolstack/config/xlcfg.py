@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from xenograft.toolstack.config.channel import parse_channel
 from xenograft.toolstack.config.disk import parse_disk
+from xenograft.toolstack.config.display import parse_vfb, parse_vkb
 from xenograft.toolstack.config.domain import DomainConfig, TimerMode, TscMode
 from xenograft.toolstack.config.keys import KEYS, Decision, Key, Type
+from xenograft.toolstack.config.p9 import parse_p9
 from xenograft.toolstack.config.syntax import MAX_SIZE, Setting, Value, parse_settings
 from xenograft.toolstack.config.values import nearest, number
 from xenograft.toolstack.config.vif import parse_vif
@@ -175,11 +178,18 @@ def _record(values: dict[str, Any], warn: Callable[[str], None]) -> DomainConfig
     if "uuid" in values:
         fields["uuid"] = values["uuid"].lower()
     fields["type"] = _kind(values)
+    vfbs = tuple(parse_vfb(spec) for spec in values.get("vfb", ()))
+    if any(vfb.vnc for vfb in vfbs):
+        warn("vfb: vnc=1 is ignored: there is no VNC server; take screenshots instead")
     return DomainConfig(
         **fields,
         cmdline=_cmdline(values, warn),
         disk=tuple(parse_disk(spec) for spec in values.get("disk", ())),
         vif=tuple(parse_vif(spec) for spec in values.get("vif", ())),
+        p9=tuple(parse_p9(spec) for spec in values.get("p9", ())),
+        channel=tuple(parse_channel(spec) for spec in values.get("channel", ())),
+        vfb=vfbs,
+        vkb=tuple(parse_vkb(spec) for spec in values.get("vkb", ())),
     )
 
 

@@ -12,7 +12,11 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError
 from xenograft.backends.xenbus.state import parse_state
+from xenograft.toolstack.config.display import Vkb
+from xenograft.toolstack.devices.channel import channel_record, check_channel
 from xenograft.toolstack.devices.disk import disk_record, open_disk
+from xenograft.toolstack.devices.display import vfb_record, vkb_record
+from xenograft.toolstack.devices.p9 import check_folder, p9_record
 from xenograft.toolstack.devices.record import DeviceRecord
 from xenograft.toolstack.devices.vif import DEFAULT_MTU, vif_record
 from xenograft.toolstack.errors import UserError
@@ -22,7 +26,11 @@ if TYPE_CHECKING:
     from xenograft.backends.net.forward import Forward
     from xenograft.backends.net.vif import VifDevice
     from xenograft.hypervisor.domain import Domain
+    from xenograft.toolstack.config.channel import Channel
     from xenograft.toolstack.config.disk import Disk
+    from xenograft.toolstack.config.display import Vfb
+    from xenograft.toolstack.config.domain import DomainConfig
+    from xenograft.toolstack.config.p9 import P9
     from xenograft.toolstack.config.vif import Vif
     from xenograft.toolstack.devices.capture import Capture
     from xenograft.toolstack.devices.standin import VbdWatch
@@ -81,6 +89,24 @@ class Devices:
         """Devices that another guest serves."""
 
     # -- adding ------------------------------------------------------------------------------
+    def attach_all(self, config: DomainConfig) -> None:
+        """Add all devices of a configuration.  Raises UserError."""
+        for disk in config.disk:
+            self.attach_disk(disk)
+        for vif in config.vif:
+            self.attach_vif(vif)
+        for p9 in config.p9:
+            self.attach_p9(p9)
+        for channel in config.channel:
+            self.attach_channel(channel)
+        for vfb in config.vfb:
+            self.attach_vfb(vfb)
+        for vkb in config.vkb:
+            self.attach_vkb(vkb)
+        # As xl does it: a screen comes with a keyboard.
+        for _ in range(len(config.vfb) - len(config.vkb)):
+            self.attach_vkb(Vkb())
+
     def attach_disk(self, disk: Disk) -> DeviceRecord:
         """Add a disk or CD drive.  Raises UserError, with nothing changed."""
         backend = self._backend(disk.backend, f"disk {disk.vdev}")
@@ -132,6 +158,49 @@ class Devices:
         """Write an interface's packets to a file from now on.  Raises UserError."""
         capture.follow(self._vif(devid))
 
+    def attach_p9(self, p9: P9, devid: int | None = None) -> DeviceRecord:
+        """Share a folder.  Raises UserError, with nothing changed."""
+        backend = self._backend(p9.backend, f"p9 {p9.tag}")
+        if backend == self._services.control.domid:
+            check_folder(p9)
+        devid = devid if devid is not None else self._free_devid("9pfs")
+        record = p9_record(p9, devid, self._domain.domid, backend)
+        self._write(record, p9.backend, lambda: self.attach_p9(p9, devid))
+        return record
+
+    def attach_channel(self, channel: Channel, devid: int | None = None) -> DeviceRecord:
+        """Add a named console.  Raises UserError, with nothing changed."""
+        what = f"channel {channel.name}"
+        backend = self._backend(channel.backend, what)
+        if backend == self._services.control.domid:
+            check_channel(channel)
+        # The first console is number 0, and isn't on xenbus.
+        devid = devid if devid is not None else self._free_devid("console", 1)
+        record = channel_record(channel, devid, self._domain.domid, backend)
+        self._write(record, channel.backend, lambda: self.attach_channel(channel, devid))
+        device = self._services.buses["console"].find(self._domain.domid, devid)
+        if device is not None and device.error is not None:
+            message = device.error.partition(" ")[2]
+            self.remove("console", devid)
+            raise UserError(f"{what}: {message}")
+        return record
+
+    def attach_vfb(self, vfb: Vfb, devid: int | None = None) -> DeviceRecord:
+        """Add a screen.  Raises UserError, with nothing changed."""
+        devid = devid if devid is not None else self._free_devid("vfb")
+        backend = self._backend(vfb.backend, f"vfb {devid}")
+        record = vfb_record(vfb, devid, self._domain.domid, backend)
+        self._write(record, vfb.backend, lambda: self.attach_vfb(vfb, devid))
+        return record
+
+    def attach_vkb(self, vkb: Vkb, devid: int | None = None) -> DeviceRecord:
+        """Add a keyboard and pointer.  Raises UserError, with nothing changed."""
+        devid = devid if devid is not None else self._free_devid("vkbd")
+        backend = self._backend(vkb.backend, f"vkb {devid}")
+        record = vkb_record(vkb, devid, self._domain.domid, backend)
+        self._write(record, vkb.backend, lambda: self.attach_vkb(vkb, devid))
+        return record
+
     def _backend(self, name: str, what: str) -> int:
         """The domid of the domain that is to serve a device."""
         domains = self._services.hypervisor.domains
@@ -142,9 +211,9 @@ class Devices:
                 return domain.domid
         raise UserError(f"{what}: there is no domain {name!r} to serve it; start it first")
 
-    def _free_devid(self, kind: str) -> int:
+    def _free_devid(self, kind: str, first: int = 0) -> int:
         taken = {status.devid for status in self.all() if status.kind == kind}
-        return next(devid for devid in range(len(taken) + 1) if devid not in taken)
+        return next(devid for devid in range(first, first + len(taken) + 1) if devid not in taken)
 
     def _check_new(self, record: DeviceRecord, what: str) -> None:
         if self._store.exists(record.libxl_path):

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A 9pfs device's state as plain data, apart from the folder and the front end's pages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from xenograft.backends.xen_9pfs.fids import Fid, OpenFile
+from xenograft.backends.xen_9pfs.ring import FlexRingState
+
+if TYPE_CHECKING:
+    from xenograft.backends.xen_9pfs.server import Server
+
+
+class FidState(msgspec.Struct, frozen=True):
+    """One fid; `flags` are those of its Tlopen or Tlcreate, None if it isn't open."""
+
+    number: int
+    path: bytes
+    root: bytes
+    uid: int
+    flags: int | None
+
+
+class ServerState(msgspec.Struct, frozen=True):
+    """One connection: what was agreed upon, and its fids."""
+
+    version: str
+    msize: int
+    fids: tuple[FidState, ...]
+
+
+class P9State(msgspec.Struct, frozen=True):
+    """One device. `state` is a XenbusState."""
+
+    path: str
+    domid: int
+    devid: int
+    state: int
+    server: ServerState
+    rings: tuple[FlexRingState, ...]
+
+
+def save_server(server: Server) -> ServerState:
+    """A connection's state; nothing may be under way.
+
+    Attributes that are being read or written aren't kept: the client gets an error and asks anew.
+    """
+    fids = [
+        FidState(number, fid.path, fid.root, fid.uid, fid.file.flags if fid.file else None)
+        for number, fid in server.fids.items()
+        if fid.xattr is None
+    ]
+    return ServerState(server.agreed.version, server.agreed.msize, tuple(fids))
+
+
+def restore_server(server: Server, state: ServerState) -> list[str]:
+    """Give a new server a saved one's fids; returns what couldn't be opened again.
+
+    The client gets EBADF for these: their files are gone, or may not be opened any more.
+    """
+    server.agreed.version, server.agreed.msize = state.version, state.msize
+    lost = []
+    for one in state.fids:
+        fid = Fid(one.path, one.root, one.uid)
+        server.fids.add(one.number, fid)
+        if one.flags is None:
+            continue
+        try:
+            descriptor = server.folder.open(one.path, server.host_flags(one.flags) & ~os.O_TRUNC)
+            directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            server.fids.set_file(fid, OpenFile(descriptor, one.flags, directory))
+        except OSError as error:
+            server.fids.remove(one.number)
+            why = errno.errorcode.get(error.errno or 0, "error")
+            lost.append(f"{os.fsdecode(one.path)}: {why}")
+    return lost
