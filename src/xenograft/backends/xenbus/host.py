@@ -156,9 +156,9 @@ class BackendHost:
 
     @property
     def busy(self) -> bool:
-        """Whether a vCPU runs, or could."""
+        """Whether a physical CPU runs a vCPU."""
         core = self.hypervisor.sched
-        return core.idle != core.topology.all_cpus or core.resched != 0
+        return core.idle != core.topology.all_cpus
 
     def soon(self, function: Callable[[], None], within_ns: int) -> None:
         """Call `function` once no vCPU can run, or in `within_ns` if they are that busy.
