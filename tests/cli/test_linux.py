@@ -59,3 +59,15 @@ def test_boots_as_a_pv_guest(image: Image, vcpus: int) -> None:
     assert re.search(rf"smp: Brought up \d node.*, {vcpus} CPU", text)
     assert "\nPV\r" in text
     assert not re.search(r"(?i)xen.*fail|BUG:|WARNING:", text)
+
+
+@pytest.mark.parametrize("kernel", ["grub-pv64", "grub-pv32"])
+def test_grub_as_a_pv_guest(image: Image, kernel: str) -> None:
+    """GRUB's own PV binaries, 64-bit and 32-bit PAE, to their prompt and to a power-off."""
+    done = xg(
+        *("run", "--type", "pv", "--kernel", str(image(kernel)), "--timeout", "100"),
+        typed=b"ls\nhalt\n",
+    )
+    assert done.returncode == OK, done.stdout[-2000:]
+    assert b"GNU GRUB" in done.stdout
+    assert b"(memdisk)" in done.stdout
