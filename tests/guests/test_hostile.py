@@ -92,13 +92,14 @@ def surrounded(
         assert neighbours
         for neighbour in neighbours:
             neighbour.check()
-        # It can go, and leaves nothing: no frame, no channel, no vCPU in a queue.
+        # It can go, and leaves nothing: no frame, no channel, no vCPU on a CPU.
         hypervisor = machine.hypervisor
         before, owned = hypervisor.memory.free_frames(), sum(n for _, n in frames(made[0].xen))
         made[0].destroy()
         assert made[0].xen.domid not in hypervisor.domains
         assert hypervisor.memory.free_frames() >= before + owned
-        assert not any(vcpu.domain is made[0].xen for vcpu in hypervisor.ready)
+        units = [unit for unit in hypervisor.sched.current if unit is not None]
+        assert not any(unit.owner.domain is made[0].xen for unit in units)
 
 
 def run(machine: Machine, domain: Domain, seconds: float) -> None:

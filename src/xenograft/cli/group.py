@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -63,7 +64,16 @@ class LazyGroup(click.Group):
                 if any(summary for _, summary in rows):
                     formatter.write_dl(rows)
                 else:
-                    formatter.write_text(", ".join(name for name, _ in rows))
+                    # Names are kept whole: a hyphen is no place for a line to end.
+                    indent = " " * formatter.current_indent
+                    text = textwrap.fill(
+                        ", ".join(name for name, _ in rows),
+                        formatter.width,
+                        initial_indent=indent,
+                        subsequent_indent=indent,
+                        break_on_hyphens=False,
+                    )
+                    formatter.write(text + "\n")
 
 
 class Choice(click.Choice[str]):
