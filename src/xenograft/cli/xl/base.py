@@ -19,6 +19,10 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+DAEMON = "xenograft.cli.daemon"
+"""What the service's process runs."""
+
+
 class Globals:
     """The options before the command's name, as `xl [-vfNtT]` has them."""
 
@@ -39,7 +43,7 @@ def service() -> Client:
     """A connection to the service, which is started if need be."""
     from xenograft.toolstack.service.client import connect
 
-    return connect()
+    return connect(program=DAEMON)
 
 
 def ask(request: Request[T]) -> T:

@@ -7,7 +7,7 @@ import shlex
 
 import click
 
-from xenograft.cli.xl.base import complain, print_json
+from xenograft.cli.xl.base import DAEMON, complain, print_json
 from xenograft.toolstack.errors import Failure
 
 
@@ -89,7 +89,7 @@ def start(cpus: int | None, memory: str | None, sched: str | None) -> None:
         if options != plain:
             raise Failure("the service runs already; stop it first (xg service stop)")
         return
-    connect(paths, options).close()
+    connect(paths, options, DAEMON).close()
 
 
 @service.command()
@@ -122,7 +122,7 @@ def env() -> None:
     from xenograft.toolstack.service.client import connect
     from xenograft.toolstack.service.messages import GetService
 
-    with connect() as client:
+    with connect(program=DAEMON) as client:
         info = client.call(GetService())
     folder = str(client.paths.folder)
     for name, value in (

@@ -101,6 +101,7 @@ XL_COMMANDS: dict[str, Lazy] = {
         vdispl_list="List virtual displays.",
         vsnd_list="List virtual sound cards.",
     ),
+    **_rows("xenbus", _DEVICES, xenbus="Who must do what next, of each split device's ends."),
     **_rows(
         "host",
         _MACHINE,

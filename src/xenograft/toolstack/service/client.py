@@ -31,6 +31,9 @@ from xenograft.toolstack.service.wire import WireError, pack, receive_reply
 
 T = TypeVar("T")
 READY = "ready"
+PROGRAM = "xenograft.toolstack.service.daemon"
+"""The service without any views of its machine."""
+
 _START_SECONDS = 60.0
 
 
@@ -86,10 +89,14 @@ def find(paths: ServicePaths) -> Client | None:
     return Client(sock, paths)
 
 
-def connect(paths: ServicePaths | None = None, options: MachineOptions | None = None) -> Client:
+def connect(
+    paths: ServicePaths | None = None,
+    options: MachineOptions | None = None,
+    program: str = PROGRAM,
+) -> Client:
     """Connect to the service, which is started if none runs (with these `options`).
 
-    Raises UserError.
+    `program` is the module that the service's process runs.  Raises UserError.
     """
     paths = service_paths() if paths is None else paths
     client = find(paths)
@@ -99,7 +106,7 @@ def connect(paths: ServicePaths | None = None, options: MachineOptions | None = 
         # Somebody else may have started it meanwhile.
         client = find(paths)
         if client is None:
-            _start(paths, options or MachineOptions())
+            _start(paths, options or MachineOptions(), program)
             client = find(paths)
     if client is None:
         raise UserError(f"the service ended as soon as it had started; its log is {paths.log}")
@@ -137,7 +144,7 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _start(paths: ServicePaths, options: MachineOptions) -> None:
+def _start(paths: ServicePaths, options: MachineOptions, program: str) -> None:
     """Start the service and wait until it listens.  Raises UserError."""
     read, write = os.pipe()
     environment = dict(os.environ, XG_SERVICE_DIR=str(paths.folder))
@@ -149,7 +156,7 @@ def _start(paths: ServicePaths, options: MachineOptions) -> None:
     try:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "xenograft.toolstack.service.daemon", str(write)),
+                *(sys.executable, "-P", "-m", program, str(write)),
                 msgspec.json.encode(options).decode(),
             ],
             stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenograft.toolstack.service.messages import Failure
+from xenograft.toolstack.service.views import MAKERS
 
 if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain as XenDomain
@@ -53,6 +54,7 @@ class Host:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.guests: dict[int, Guest] = {}
+        self.views = {name: make(machine) for name, make in MAKERS.items()}
         self.spent_ns = 0
         """How long guests that have gone had run."""
         self.changed: Callable[[], None] = _nothing

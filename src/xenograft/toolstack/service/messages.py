@@ -551,3 +551,10 @@ class SetPoolSched(Request[None], frozen=True):
     sched: str
     pool: str
     params: SchedParams
+
+
+class GetView(Request[str], frozen=True):
+    """What a view of the machine says (`views`), as JSON: of all domains, or of one."""
+
+    name: str
+    domain: str | None = None

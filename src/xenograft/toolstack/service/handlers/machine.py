@@ -148,3 +148,12 @@ def _usage(host: Host, domain: Domain) -> messages.Usage:
 def set_parameters(host: Host, request: messages.SetParameters) -> None:
     """There are none that can be changed at run time: Xen answers EINVAL to those it lacks."""
     raise Failure(f"cannot set parameters: {request.parameters[:80]}: Invalid argument")
+
+
+@on_machine(messages.GetView)
+def get_view(host: Host, request: messages.GetView) -> str:
+    """Ask a view of the machine.  Raises Failure for one that isn't there."""
+    view = host.views.get(request.name)
+    if view is None:
+        raise Failure(f"this service has no view {request.name!r} of its machine")
+    return view(None if request.domain is None else host.domain(request.domain).domid)
