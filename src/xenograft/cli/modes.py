@@ -39,7 +39,9 @@ def table() -> list[str]:
 
 
 def _heading(kind: Kind) -> str:
-    return kind.title if kind.implemented else f"{kind.title} (not implemented)"
+    if not kind.implemented:
+        return f"{kind.title} (not implemented)"
+    return kind.title if kind.asserted else f"{kind.title} (without tests)"
 
 
 def _cell(kind: Kind, row: Row) -> str:
