@@ -6,8 +6,6 @@ What they're expected to print is what they printed on a real Xen 4.17 (oxenstor
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +15,20 @@ import pytest
 from xenograft.store.client import StoreClient
 from xenograft.store.server import SocketServer
 from xenograft.store.service import Xenstore
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("xenstore-ls") is None, reason="package xenstore-utils is not installed"
-)
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.images.cache import cache_root
+from xenograft.toolstack.images.tools import program
 
 
 class Tools:
+    """The tools of the system, or out of their packages in the image cache."""
+
     def __init__(self, server: SocketServer) -> None:
-        self.env = {**os.environ, "XENSTORED_PATH": str(server.path)}
+        try:
+            found = program("xenstore-ls", cache_root())
+        except UserError as error:
+            pytest.skip(str(error))
+        self.env = {**found.env, "XENSTORED_PATH": str(server.path)}
 
     def popen(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
