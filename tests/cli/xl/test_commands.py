@@ -293,9 +293,33 @@ class TestDevices:
         assert output == ""
         assert xg("channel-list", "web") == (
             0,
-            "Idx BE  handle state evt-ch ring-ref connection  \n",
+            "Idx BE state evt-ch ring-ref connection                               \n",
             "",
         )
+
+    def test_channels_are_listed(self, xg: Xg, cfg: Path) -> None:
+        xg("create", str(cfg), "channel=['name=log,connection=pty']")
+        (row,) = xg("channel-list", "web")[1].splitlines()[1:]
+        assert row.split() == ["1", "0", "1", "-1", "-1", "pty"]
+
+    def test_keyboards(self, xg: Xg, cfg: Path) -> None:
+        xg("create", str(cfg))
+        assert xg("vkb-attach", "web", "unique-id=desk", "width=640") == (0, "", "")
+        assert xg("vkb-attach", "web") == (0, "", "")
+        rows = xg("vkb-list", "web")[1].splitlines()[1:]
+        path = "/local/domain/0/backend/vkbd/1/0"
+        assert rows[0].split() == ["0", "0", "0", "1", "-1", "-1", "desk", "qemu", path]
+        assert rows[1].split()[:3] == ["1", "0", "1"]
+        assert xg("vkb-detach", "web", "0") == (0, "", "")
+        assert len(xg("vkb-list", "web")[1].splitlines()) == 2
+        for words in (
+            ("vkb-detach", "web", "0"),
+            ("vkb-attach", "web", "width=0"),
+            ("vkb-attach", "web", "colour=red"),
+            ("vkb-attach", "nosuch"),
+        ):
+            status, _, errors = xg(*words)
+            assert (status, errors.count("\n")) == (1, 1)
 
     def test_cds_are_for_hvm(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg))

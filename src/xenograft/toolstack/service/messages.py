@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 import msgspec
 
 from xenograft.toolstack.config.disk import Disk
+from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.vif import Vif
 from xenograft.toolstack.errors import Failure as Failure
@@ -325,6 +326,13 @@ class AttachVif(Request[None], frozen=True):
 
     domain: str
     vif: Vif
+
+
+class AttachVkb(Request[None], frozen=True):
+    """Hot-plug a keyboard and pointer."""
+
+    domain: str
+    vkb: Vkb
 
 
 class DetachDevice(Request[None], frozen=True):
