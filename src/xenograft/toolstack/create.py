@@ -258,10 +258,9 @@ def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
         page = map_grant(control.grants, domain.domid, GNTTAB_RESERVED_CONSOLE)
     except GrantError as error:
         raise ValueError(f"the console page {gfn:#x} isn't populated") from error
-    if domain.kind is GuestKind.PV:
-        # The start info page tells the port, so it was allocated with the domain's memory.
-        port = domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN]
-    else:
+    # A PV guest's start info page tells the port, and a guest that was saved knows it.
+    port = domain.hvm_params.get(params.HVM_PARAM_CONSOLE_EVTCHN, 0)
+    if not port:
         port = domain.events.alloc_unbound(control.domid)
         domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
     return ConsoleBackend(domain.memory, page.maddr, control.events, domain.domid, port, page.unmap)

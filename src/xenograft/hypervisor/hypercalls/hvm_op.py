@@ -93,7 +93,7 @@ def pagetable_dying(call: Call, arg: abi.xen_hvm_pagetable_dying) -> int:
 
 
 def get_time(call: Call, arg: int) -> int:
-    call.write(arg, abi.xen_hvm_get_time(now=call.hypervisor.clock.now()))
+    call.write(arg, abi.xen_hvm_get_time(now=call.domain.system_time))
     return 0
 
 

@@ -139,6 +139,10 @@ class P2m:
             held = self.frames.get_page(mfn, self.pool.domid)
         return (mfn, kind) if held else None
 
+    def odd_types(self) -> dict[int, P2mType]:
+        """The types of gfns that aren't ordinary RAM or nothing."""
+        return dict(self._types)
+
     def own_ram(self, gfn: int, write: bool) -> int | None:
         """The frame of the domain's own behind an ordinary page, without a reference.
 
