@@ -274,6 +274,11 @@ static bool leave(struct sharing *h, uint64_t gfn)
 static bool share_level(struct sharing *h, void **level, int shift, uint64_t gfn)
 {
     struct memory *m = h->from->memory;
+    uint64_t *others = shift ? NULL : space_entry(h->to, gfn, true);
+    if (!shift && !others) {
+        PyErr_NoMemory();
+        return false;
+    }
     for (uint64_t i = 0; i < 512; i++) {
         if (shift) {
             if (level[i] && !share_level(h, level[i], shift - 9, gfn | i << shift))
@@ -290,11 +295,6 @@ static bool share_level(struct sharing *h, void **level, int shift, uint64_t gfn
                 return false;
             continue;
         }
-        uint64_t *other = space_entry(h->to, here, true);
-        if (!other) {
-            PyErr_NoMemory();
-            return false;
-        }
         if (!(*entry & P2M_COW)) {
             if (*entry & P2M_FILLED)
                 h->from->generation++;
@@ -302,7 +302,7 @@ static bool share_level(struct sharing *h, void **level, int shift, uint64_t gfn
             f->owner = h->shared;
         }
         f->refs++;
-        *other = *entry & ~P2M_FILLED;
+        others[i] = *entry & ~P2M_FILLED;
     }
     return true;
 }
