@@ -27,6 +27,7 @@ class ConsoleDevice(XenbusDevice):
     """A channel."""
 
     kind: ClassVar[str] = "console"
+    saved = ConsoleState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)
