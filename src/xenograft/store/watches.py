@@ -27,8 +27,8 @@ _OVERHEAD = 64
 class Watch:
     """One watch of one connection.
 
-    Events lose the prefix `base`, or have `shown` in place of `path`; `depth` is how many levels below `path` are heard of (None:
-    all).
+    Events lose the prefix `base`, or have `shown` in place of `path`; `depth` is how many levels
+    below `path` are heard of (None: all).
     """
 
     __slots__ = ("base", "connection", "depth", "path", "shown", "token")
