@@ -26,6 +26,7 @@ from xenograft.hypervisor.state.records import DomainState, StateError
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.create import attach_console
 from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.layout import domain_path
 from xenograft.toolstack.sched.apply import apply_scheduling
 from xenograft.toolstack.state.file import Writer
 from xenograft.toolstack.state.services import (
@@ -44,6 +45,14 @@ if TYPE_CHECKING:
     from xenograft.toolstack.machine import Domain, Machine
     from xenograft.toolstack.state.file import Sink
     from xenograft.toolstack.state.pages import SavedGuest
+
+
+FEATURES = ("feature-poweroff", "feature-reboot", "feature-suspend")
+"""What a guest may write below control/ (xenstore-paths.pandoc)."""
+
+
+def _feature(domid: int, name: str) -> str:
+    return f"{domain_path(domid)}/control/{name}"
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +81,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     console: ConsoleState
     services: ServicesState | None
     """Of a snapshot; a guest that has suspended itself sets these up anew."""
+    features: tuple[str, ...] = ()
+    """Which of FEATURES the guest has: it says so once, when it boots."""
 
 
 def head_of(domain: Domain, config: DomainConfig) -> Head:
@@ -111,6 +122,9 @@ def body_of(domain: Domain) -> Body:
     return Body(
         services=None if suspended else capture_services(services, domain.xen),
         console=domain.console.backend.save(),
+        features=tuple(
+            name for name in FEATURES if services.client.get(_feature(domain.domid, name)) == "1"
+        ),
         xen=_captured(domain),
     )
 
@@ -183,7 +197,7 @@ def revive(
     domain: Domain | None = None
     try:
         if body.services is None:
-            domain = _renewed(machine, xen, config)
+            domain = _renewed(machine, xen, config, body.features)
         else:
             domain = _adopted(machine, xen, config, body.services)
         domain.console.restore(body.console)
@@ -252,7 +266,9 @@ def _adopted(
     return domain
 
 
-def _renewed(machine: Machine, xen: XenDomain, config: DomainConfig) -> Domain:
+def _renewed(
+    machine: Machine, xen: XenDomain, config: DomainConfig, features: tuple[str, ...]
+) -> Domain:
     """A guest that has suspended itself wakes in a new domain."""
     from xenograft.toolstack.machine import Domain
 
@@ -261,6 +277,9 @@ def _renewed(machine: Machine, xen: XenDomain, config: DomainConfig) -> Domain:
     try:
         apply_scheduling(machine.scheduling, xen.domid, config, len(xen.vcpus))
         machine.introduce(domain)
+        for name in FEATURES:
+            if name in features:
+                machine.services.client.write(_feature(xen.domid, name), "1")
         domain.devices.attach_all(config)
     except BaseException:
         domain.destroy()
