@@ -95,9 +95,7 @@ class NewFile:
             # A name can be given to it, but not taken from another file: that takes two steps.
             # (Without a directory, Python calls link(2), which doesn't follow symbolic links.)
             handle = self.file.fileno()
-            os.link(
-                f"/proc/self/fd/{handle}", self._other, src_dir_fd=handle, follow_symlinks=True
-            )
+            os.link(f"/proc/self/fd/{handle}", self._other, src_dir_fd=handle, follow_symlinks=True)
         self._other.replace(self.path)
 
     def close(self) -> None:
