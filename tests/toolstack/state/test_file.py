@@ -14,10 +14,10 @@ from xenograft.toolstack.state.file import (
     HEAD,
     MAGIC,
     PAGE,
-    Reader,
     Record,
     StateError,
     Writer,
+    records,
 )
 
 
@@ -37,7 +37,7 @@ SAMPLE = sample()
 
 
 def read(data: bytes) -> list[Record]:
-    return list(Reader(io.BytesIO(data), "guest.save").records())
+    return list(records(io.BytesIO(data), "guest.save"))
 
 
 def test_what_was_written_comes_back() -> None:

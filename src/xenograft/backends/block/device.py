@@ -396,10 +396,6 @@ class BlockDevice(XenbusDevice):
             queue.push()
 
     def lend(self) -> None:
-        """Let the image go for another back end, which may be another process's.
-
-        Nothing may be under way, and the guest has to stand still.  Raises OSError.
-        """
         image, self.image = self.image, None
         self.lent = True
         if image is not None:
@@ -410,7 +406,6 @@ class BlockDevice(XenbusDevice):
                 image.close()
 
     def take_back(self) -> None:
-        """Open the image again, and go on.  Raises DeviceError if it isn't to be had."""
         if not self.lent:
             return
         self._open()

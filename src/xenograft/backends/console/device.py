@@ -103,6 +103,15 @@ class ConsoleDevice(XenbusDevice):
         if line is not None:
             line.close()
 
+    def lend(self) -> None:
+        self.release()
+
+    def take_back(self) -> None:
+        if self.line is None:
+            self.line = self._open()
+            if self.line is not None and self.backend is not None:
+                self.line.listen()
+
     # -- both ways -------------------------------------------------------------------------------
     def _said(self, data: bytes) -> None:
         """The guest has written."""

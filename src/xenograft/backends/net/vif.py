@@ -342,12 +342,24 @@ class VifDevice(XenbusDevice):
             control[2].close()
             control[1].unmap()
 
-    def release(self) -> None:
+    def lend(self) -> None:
+        self._close_forwards()
+
+    def take_back(self) -> None:
+        try:
+            self._open_forwards()
+        except (NetworkError, ForwardError, ValueError) as error:
+            raise DeviceError(Errno.ENODEV, str(error)) from None
+
+    def _close_forwards(self) -> None:
         forwards, self.forwards = self.forwards, []
         network = self.networks.user_network(self.bridge) if forwards else None
         if network is not None:
             for forward in forwards:
                 network.close_forward(forward)
+
+    def release(self) -> None:
+        self._close_forwards()
         callbacks, self.on_release = self.on_release, []
         for callback in callbacks:
             callback()

@@ -111,6 +111,15 @@ class XenbusDevice(ABC):
         It comes out of a file: only its types can be trusted.  Raises DeviceError, RingError.
         """
 
+    def lend(self) -> None:  # noqa: B027  # most kinds hold nothing that's there only once
+        """Let go of what another back end of this device needs, which may be another process's.
+
+        Nothing may be under way, and the guest has to stand still.  Raises OSError.
+        """
+
+    def take_back(self) -> None:  # noqa: B027  # nothing was lent, nothing comes back
+        """Go on with what was lent.  Raises DeviceError if it isn't to be had."""
+
     # -- the store ---------------------------------------------------------------------------
     def read(self, name: str, default: str | None = None) -> str | None:
         """A node of the back end's directory."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import NamedTuple, Protocol
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
@@ -114,44 +114,69 @@ class Writer:
         self._put(DONE, _END.pack(self._records, self._crc, 0))
 
 
-class Reader:
-    """Reads records.  `name` is what the bytes are called in messages."""
+def decode(name: str) -> Generator[int | Record, bytes, None]:
+    """Takes bytes and gives records: yields how many bytes it wants, or a record.
 
-    def __init__(self, source: Source, name: str) -> None:
-        """Raises StateError if they don't begin as a saved guest does."""
-        self._source = source
-        self._name = name
-        self._records = 0
-        self._crc = 0
-        start = source.read(_PREAMBLE.size)
-        if len(start) < _PREAMBLE.size or start[:8] != MAGIC:
-            raise StateError(f"{name} isn't a saved guest")
-        version = _PREAMBLE.unpack(start)[1]
-        if version != VERSION:
-            raise StateError(
-                f"{name} has version {version} of the format; this xg reads version {VERSION}"
-            )
+    The numbers of DONE are checked, and end it.  Fewer bytes than wanted mean the end of what
+    there is.  `name` is what the bytes are called in messages.  Raises StateError.
+    """
+    start = yield _PREAMBLE.size
+    if len(start) < _PREAMBLE.size or start[:8] != MAGIC:
+        raise StateError(f"{name} isn't a saved guest")
+    version = _PREAMBLE.unpack(start)[1]
+    if version != VERSION:
+        raise StateError(
+            f"{name} has version {version} of the format; this xg reads version {VERSION}"
+        )
+    records = total = 0
+    while True:
+        header = yield _RECORD.size
+        if len(header) < _RECORD.size:
+            raise StateError(f"{name} is cut short")
+        tag, size, crc = _RECORD.unpack(header)
+        if tag not in _LIMITS or size > _LIMITS[tag]:
+            raise StateError(f"{name} is damaged: no such record")
+        payload = yield size
+        if len(payload) < size:
+            raise StateError(f"{name} is cut short")
+        if zlib.crc32(payload) != crc:
+            raise StateError(f"{name} is damaged: a checksum is wrong")
+        if tag == DONE:
+            if size != _END.size or _END.unpack(payload)[:2] != (records, total):
+                raise StateError(f"{name} is damaged: records are missing")
+            return
+        total = zlib.crc32(header, total)
+        records += 1
+        yield Record(tag, payload)
 
-    def _read(self, size: int) -> bytes:
-        data = self._source.read(size)
-        if len(data) < size:
-            raise StateError(f"{self._name} is cut short")
-        return data
 
-    def records(self) -> Iterator[Record]:
-        """All records but DONE, whose numbers are checked.  Raises StateError."""
-        while True:
-            header = self._read(_RECORD.size)
-            tag, size, crc = _RECORD.unpack(header)
-            if tag not in _LIMITS or size > _LIMITS[tag]:
-                raise StateError(f"{self._name} is damaged: no such record")
-            payload = self._read(size)
-            if zlib.crc32(payload) != crc:
-                raise StateError(f"{self._name} is damaged: a checksum is wrong")
-            if tag == DONE:
-                if size != _END.size or _END.unpack(payload)[:2] != (self._records, self._crc):
-                    raise StateError(f"{self._name} is damaged: records are missing")
-                return
-            self._crc = zlib.crc32(header, self._crc)
-            self._records += 1
-            yield Record(tag, payload)
+def records(source: Source, name: str) -> Iterator[Record]:
+    """All records but DONE.  Raises StateError, and what the source raises."""
+    decoder = decode(name)
+    wanted = next(decoder)
+    while True:
+        if isinstance(wanted, Record):
+            yield wanted
+            data = b""
+        else:
+            data = source.read(wanted)
+        try:
+            wanted = decoder.send(data)
+        except StopIteration:
+            return
+
+
+async def records_of(read: Callable[[int], Awaitable[bytes]], name: str) -> AsyncIterator[Record]:
+    """The same from a stream."""
+    decoder = decode(name)
+    wanted = next(decoder)
+    while True:
+        if isinstance(wanted, Record):
+            yield wanted
+            data = b""
+        else:
+            data = await read(wanted)
+        try:
+            wanted = decoder.send(data)
+        except StopIteration:
+            return

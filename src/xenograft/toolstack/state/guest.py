@@ -175,6 +175,58 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
+class Prepared:
+    """A guest whose memory and processors are there again; its devices come with `finish`.
+
+    Raises UserError; nothing is left of the guest then.  `name` is what the saved state is called
+    in messages; `config`: instead of the one that was saved with it.
+    """
+
+    def __init__(
+        self, machine: Machine, saved: SavedGuest, name: str, config: DomainConfig | None = None
+    ) -> None:
+        self._machine = machine
+        self._name = name
+        self.head = read_head(saved.head, name)
+        self._body = body = read_body(saved.body, name)
+        if self.head.suspended != (body.services is None):
+            raise UserError(f"{name} is damaged: it's neither a snapshot nor a suspended guest")
+        self._config = self.head.config if config is None else config
+        machine.check_name(self._config.name)
+        self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
+
+    def finish(self) -> Domain:
+        """The guest with its devices, paused.  Raises UserError; nothing is left of it then."""
+        machine, xen, services = self._machine, self._xen, self._body.services
+        domain: Domain | None = None
+        try:
+            machine.check_name(self._config.name)
+            if services is None:
+                domain = _renewed(machine, xen, self._config, self._body.features)
+            else:
+                domain = _adopted(machine, xen, self._config, services)
+            domain.console.restore(self._body.console)
+        except XenError as error:
+            self._drop(domain)
+            raise UserError(f"{self._name} can't be restored ({error.errno.name})") from None
+        except BaseException:
+            self._drop(domain)
+            raise
+        return domain
+
+    def _drop(self, domain: Domain | None) -> None:
+        if domain is not None:
+            domain.destroy()
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let all go of it, instead of `finish`; a second time does nothing."""
+        if not self._xen.dying:
+            self._machine.services.forget(self._xen.domid)
+            self._machine.hypervisor.destroy_domain(self._xen)
+
+
 def revive(
     machine: Machine,
     saved: SavedGuest,
@@ -188,28 +240,10 @@ def revive(
     `config`: instead of the one that was saved with it.  Raises UserError; nothing is left of
     the guest then.
     """
-    head, body = read_head(saved.head, name), read_body(saved.body, name)
-    if head.suspended != (body.services is None):
-        raise UserError(f"{name} is damaged: it's neither a snapshot nor a suspended guest")
-    config = head.config if config is None else config
-    machine.check_name(config.name)
-    xen = _rebuild(machine, head, body, saved, name, config)
-    domain: Domain | None = None
-    try:
-        if body.services is None:
-            domain = _renewed(machine, xen, config, body.features)
-        else:
-            domain = _adopted(machine, xen, config, body.services)
-        domain.console.restore(body.console)
-    except XenError as error:
-        _drop(machine, xen, domain)
-        raise UserError(f"{name} can't be restored ({error.errno.name})") from None
-    except BaseException:
-        _drop(machine, xen, domain)
-        raise
+    domain = Prepared(machine, saved, name, config).finish()
     if not paused:
         domain.unpause()
-    machine.announce(config.name)
+    machine.announce(domain.name)
     return domain
 
 
@@ -234,15 +268,6 @@ def _rebuild(
         raise UserError(
             f"the machine has {free} MiB of memory left, and {config.name} needs more"
         ) from None
-
-
-def _drop(machine: Machine, xen: XenDomain, domain: Domain | None) -> None:
-    """Let all go of a guest that can't be revived."""
-    if domain is not None:
-        domain.destroy()
-    else:
-        machine.services.forget(xen.domid)
-        machine.hypervisor.destroy_domain(xen)
 
 
 def _adopted(

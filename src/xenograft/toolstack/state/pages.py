@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.state.file import BODY, HEAD, PAGE, Reader, StateError
+from xenograft.toolstack.state.file import BODY, HEAD, MAX_RUN, PAGE, StateError, records
 
 if TYPE_CHECKING:
-    from xenograft.toolstack.state.file import Source
+    from xenograft.toolstack.state.file import Record
 
 Runs = Iterator[tuple[int, bytes]]
 """(first page number, the bytes of pages that lie side by side)."""
-
-ZERO = bytes(PAGE_SIZE)
 
 
 class SavedGuest(Protocol):
@@ -70,8 +68,7 @@ class FileGuest:
 
     def _check(self) -> None:
         source = _Whole(self._file)
-        reader = Reader(source, self.path)
-        for record in reader.records():
+        for record in records(source, self.path):
             if record.tag == HEAD:
                 self.head = record.payload
             elif record.tag == BODY:
@@ -117,33 +114,36 @@ class _Whole:
 
 
 class StreamGuest:
-    """A guest that comes in by a stream; pages that come again replace what they were.
-
-    `feed` takes record after record; it ends with DONE.
-    """
+    """A guest that comes in piece by piece; pages that come again replace what they were."""
 
     def __init__(self) -> None:
         self.head = b""
         self.body = b""
         self._data: dict[int, bytes] = {}
 
-    def receive(self, source: Source, name: str) -> None:
-        """Read until DONE.  Raises StateError."""
-        for record in Reader(source, name).records():
-            if record.tag == HEAD:
-                self.head = record.payload
-            elif record.tag == BODY:
-                self.body = record.payload
-            elif record.tag == PAGE:
-                first, data = record.pages()
-                for index in range(len(data) >> PAGE_SHIFT):
-                    at = index << PAGE_SHIFT
-                    self._data[first + index] = bytes(data[at : at + PAGE_SIZE])
-        if not self.head or not self.body:
-            raise StateError(f"{name} is damaged: records are missing")
+    def take(self, record: Record) -> None:
+        """The next record.  Raises StateError."""
+        if record.tag == HEAD:
+            self.head = record.payload
+        elif record.tag == BODY:
+            self.body = record.payload
+        elif record.tag == PAGE:
+            first, data = record.pages()
+            for index in range(len(data) >> PAGE_SHIFT):
+                at = index << PAGE_SHIFT
+                self._data[first + index] = bytes(data[at : at + PAGE_SIZE])
 
     def pages(self) -> Runs:
-        yield from sorted(self._data.items())
+        """Runs of them, in order."""
+        start, parts = 0, list[bytes]()
+        for number in sorted(self._data):
+            if number != start + len(parts) or len(parts) == MAX_RUN:
+                if parts:
+                    yield start, b"".join(parts)
+                start, parts = number, []
+            parts.append(self._data.pop(number))
+        if parts:
+            yield start, b"".join(parts)
 
     def close(self) -> None:
         self._data.clear()
