@@ -17,8 +17,6 @@ _USB = "there is no USB here"
 _FLASK = "there is no Flask security policy: every domain may do what its privileges say"
 
 REASONS: dict[str, str] = {
-    "save": _SAVE,
-    "restore": _SAVE,
     "migrate": _SAVE,
     "migrate-receive": _SAVE,
     "pci-attach": _PCI,

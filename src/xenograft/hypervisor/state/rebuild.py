@@ -205,7 +205,8 @@ def _memory(domain: Domain, state: DomainState, fresh: bool) -> None:
 # -- vCPUs ---------------------------------------------------------------------------------------
 def _vcpus(domain: Domain, state: DomainState, fresh: bool) -> None:
     platform: HvmPlatform = domain.arch  # type: ignore[assignment]  # PVH, as was checked
-    now = domain.hypervisor.clock.now()
+    # The TSC was read at the same moment as the system time.
+    now = domain.machine_time(state.system_time)
     domain.callback_vector = -1 if fresh else state.callback_vector
     for vcpu, saved in zip(domain.vcpus, state.vcpus, strict=True):
         # A TSC that ran at another rate goes on from its value, at this machine's rate.

@@ -14,6 +14,7 @@ from xenograft.toolstack.service.handlers import (
     machine,
     memory,
     scheduling,
+    state,
     vcpus,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "machine",
     "memory",
     "scheduling",
+    "state",
     "vcpus",
 ]
