@@ -19,6 +19,7 @@ virtual clock, and goes on unused on the real one.
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid as uuids
 from collections.abc import Callable, Iterable
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from xenograft.toolstack.build.guest import BuiltGuest
     from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
+    from xenograft.toolstack.state.fork import Moment
 
 SaveMode = Literal["auto", "suspend", "snapshot"]
 After = Literal["destroy", "run", "pause"]
@@ -357,6 +359,32 @@ class Domain:
         from xenograft.toolstack.state.save import save_guest
 
         save_guest(self, Path(path), mode, after)
+
+    def fork(self, count: int | None = None, name: str | None = None) -> list[Domain]:
+        """Clones, which run as soon as the machine does (docs/save-restore.md).
+
+        They're called NAME-1, NAME-2 …, after the guest or `name`; one alone if `count` isn't
+        given, called `name` if that is.  Raises UserError; the clones that were made stay.
+        """
+        from xenograft.toolstack.state.fork import fork
+
+        if count is None and name is not None:
+            return [fork(self, name)]
+        taken = {domain.name for domain in self.machine.domains}
+        names = (f"{name or self.name}-{number}" for number in itertools.count(1))
+        free = (one for one in names if one not in taken)
+        return [fork(self, one) for one in itertools.islice(free, 1 if count is None else count)]
+
+    def snapshot(self) -> Moment:
+        """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""
+        from xenograft.toolstack.state.fork import Moment
+
+        return Moment(self)
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether it's gone."""
+        return self._destroyed
 
     def destroy(self) -> None:
         """End it at once, and give its memory back. Its console's output stays readable."""
