@@ -54,14 +54,22 @@ class _Asked(threading.Thread):
 
 
 def _pump(
-    read: Callable[[int], bytes], write: Callable[[bytes], object], end: Callable[[], object]
+    read: Callable[[int], bytes],
+    write: Callable[[bytes], object],
+    end: Callable[[], object],
+    broken: Callable[[], object],
 ) -> threading.Thread:
-    """Carry bytes one way in a thread, until there are none."""
+    """Carry bytes one way in a thread, until there are none; `broken`: they can't be written."""
 
     def work() -> None:
-        with contextlib.suppress(OSError, ValueError):
+        data = b""
+        try:
             while data := read(_CHUNK):
                 write(data)
+        except (OSError, ValueError):
+            if data:
+                with contextlib.suppress(OSError):
+                    broken()
         with contextlib.suppress(OSError):
             end()
 
@@ -90,6 +98,15 @@ def _write_all(handle: int) -> Callable[[bytes], object]:
 
 def _half(sock: socket.socket) -> Callable[[], None]:
     return lambda: sock.shutdown(socket.SHUT_WR)
+
+
+def _whole(sock: socket.socket) -> Callable[[], None]:
+    """Whoever writes to the other end is told that nobody reads any more."""
+    return lambda: sock.shutdown(socket.SHUT_RDWR)
+
+
+def _nothing() -> None:
+    pass
 
 
 # -- where it goes -------------------------------------------------------------------------------
@@ -130,7 +147,7 @@ def _tcp(host: str, port: int) -> Iterator[_Far]:
     with sock:
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield _Far(sock.recv, sock.sendall, _half(sock), lambda: None)
+        yield _Far(sock.recv, sock.sendall, _half(sock), _nothing)
 
 
 @contextlib.contextmanager
@@ -147,7 +164,7 @@ def _command(words: str) -> Iterator[_Far]:
             lambda size: os.read(source, size),
             _write_all(sink.fileno()),
             sink.close,
-            lambda: None,
+            _nothing,
         )
     finally:
         with contextlib.suppress(OSError):
@@ -223,8 +240,8 @@ def migrate(
         name = _open_stream(stream)
         asked = _Asked(client, SendDomain(domain, name, mode, given))  # type: ignore[arg-type]
         sock = stream.sock
-        out = _pump(sock.recv, far.write, far.end)
-        back = _pump(far.read, sock.sendall, _half(sock))
+        out = _pump(sock.recv, far.write, far.end, _whole(sock))
+        back = _pump(far.read, sock.sendall, _half(sock), _nothing)
         sent: Migrated = asked.get()
         out.join(5)
         far.finish()
@@ -263,8 +280,8 @@ def migrate_receive(paused: bool, detached: bool, debug: bool, listen: str | Non
             read, write, end = sock.recv, sock.sendall, _half(sock)
         stream, client = stack.enter_context(service()), stack.enter_context(service())
         asked = _Asked(client, ReceiveDomain(_open_stream(stream), paused))
-        _pump(read, stream.sock.sendall, _half(stream.sock))
-        back = _pump(stream.sock.recv, write, lambda: None)
+        _pump(read, stream.sock.sendall, _half(stream.sock), _nothing)
+        back = _pump(stream.sock.recv, write, _nothing, _whole(stream.sock))
         try:
             restored: Restored = asked.get()
         finally:
