@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FORMAT = "new xg format (info 0x1/0x0/{})"
 
 
-def _load(file: str | None) -> DomainConfig | None:
+def load_optional(file: str | None) -> DomainConfig | None:
     from xenograft.cli.xl.lifecycle import load
 
     return None if file is None else load((), file, quiet=True)
@@ -59,7 +59,7 @@ def save(
     mode = mode_of(suspend, snapshot)
     after = "pause" if paused else "run" if checkpoint else "destroy"
     path = Path(file).absolute()
-    request = SaveDomain(domain, str(path), mode, after, _load(config))  # type: ignore[arg-type]
+    request = SaveDomain(domain, str(path), mode, after, load_optional(config))  # type: ignore[arg-type]
     saved = ask(request)
     complain(f"Saving to {file} {_FORMAT.format(saved.size)}")
     kind = "a guest that suspended itself" if saved.suspended else "a snapshot"
@@ -88,7 +88,7 @@ def restore(
 
     if not 1 <= len(files) <= 2:
         raise click.UsageError("name a saved state, or a configuration and a saved state")
-    file, config = files[-1], _load(files[0]) if len(files) == 2 else None
+    file, config = files[-1], load_optional(files[0]) if len(files) == 2 else None
     path = Path(file).absolute()
     if debug:
         from xenograft.toolstack.config.libxl_json import domain_json, dump

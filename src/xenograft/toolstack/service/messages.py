@@ -274,6 +274,47 @@ class RestoreDomain(Request[Restored], frozen=True):
     paused: bool = False
 
 
+class OpenStream(Request[None], frozen=True):
+    """The connection becomes the stream of a guest that is sent or received, by that name.
+
+    What follows the reply are a saved guest's bytes, and lines (`handlers/migration.py`).
+    """
+
+    streams = True
+    name: str
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """A guest that was sent. Times are the source's."""
+
+    domid: int
+    name: str
+    suspended: bool
+    down_ns: int
+    """How long it stood still."""
+    total_ns: int
+    rounds: int
+    pages: int
+    sent: int
+    """Bytes."""
+
+
+class SendDomain(Request[Migrated], frozen=True):
+    """Send a running domain by a stream; it's destroyed once it runs elsewhere."""
+
+    domain: str
+    stream: str
+    mode: Literal["auto", "suspend", "snapshot"] = "auto"
+    config: DomainConfig | None = None
+
+
+class ReceiveDomain(Request[Restored], frozen=True):
+    """Take in a domain that comes by a stream."""
+
+    stream: str
+    paused: bool = False
+
+
 class SuspendDomain(Request[int], frozen=True):
     """Have a guest suspend itself, and leave it so; answers with its domid."""
 

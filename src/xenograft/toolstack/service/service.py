@@ -28,6 +28,7 @@ from xenograft.toolstack.service.lifecycle import (
 )
 from xenograft.toolstack.service.messages import Created, Ended, Failure
 from xenograft.toolstack.service.record import RunningGuest, write_record
+from xenograft.toolstack.service.streams import Streams
 from xenograft.toolstack.service.thread import MachineThread
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Service:
         self.lines: dict[int, Line] = {}
         self.suspending: set[int] = set()
         """Domains that somebody saves, suspends or sends elsewhere."""
+        self.streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, make: Callable[[], Machine]) -> None:

@@ -69,8 +69,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """pv, pvh or hvm."""
     xen: str
     """The Xen that it ran on: "4.17"."""
-    suspended: bool
-    """Whether it has suspended itself; else it's a snapshot."""
     config: DomainConfig
 
 
@@ -95,7 +93,6 @@ def head_of(domain: Domain, config: DomainConfig) -> Head:
         uuid=uuid_text(domain.xen),
         kind=domain.xen.kind.value,
         xen=f"{version.major}.{version.minor}",
-        suspended=is_suspended(domain.xen),
         config=msgspec.structs.replace(config, name=domain.name, uuid=uuid_text(domain.xen)),
     )
 
@@ -189,8 +186,6 @@ class Prepared:
         self._name = name
         self.head = read_head(saved.head, name)
         self._body = body = read_body(saved.body, name)
-        if self.head.suspended != (body.services is None):
-            raise UserError(f"{name} is damaged: it's neither a snapshot nor a suspended guest")
         self._config = self.head.config if config is None else config
         machine.check_name(self._config.name)
         self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
@@ -254,10 +249,10 @@ def _rebuild(
         return rebuild(
             machine.hypervisor,
             body.xen,
-            ((first << PAGE_SHIFT, data) for first, data in saved.pages()),
+            ((first << PAGE_SHIFT, data) for first, data in saved.pages(body.xen.memory.ram)),
             name=config.name,
             uuid=uuids.UUID(config.uuid or head.uuid).bytes,
-            fresh=head.suspended,
+            fresh=body.services is None,
         )
     except StateError as error:
         raise UserError(f"{name} is damaged: {_line(error)}") from None

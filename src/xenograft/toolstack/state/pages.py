@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.hypervisor.memory.runs import RunSet
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import BODY, HEAD, MAX_RUN, PAGE, StateError, records
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 Runs = Iterator[tuple[int, bytes]]
 """(first page number, the bytes of pages that lie side by side)."""
 
+Populated = tuple[tuple[int, int], ...]
+"""Where a guest has memory: runs (first page number, count)."""
+
 
 class SavedGuest(Protocol):
     """A saved guest that has been read and checked."""
@@ -26,7 +30,10 @@ class SavedGuest(Protocol):
     head: bytes
     body: bytes
 
-    def pages(self) -> Runs: ...
+    def pages(self, populated: Populated) -> Runs:
+        """The pages; of a guest that has given some away while it was sent, those it has."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -79,7 +86,7 @@ class FileGuest:
         if not self.head or not self.body:
             raise StateError(f"{self.path} is damaged: records are missing")
 
-    def pages(self) -> Runs:
+    def pages(self, populated: Populated) -> Runs:
         """The pages, read again.  Raises UserError if the file isn't what it was."""
         for place in self._places:
             header = os.pread(self._file.fileno(), 16, place)
@@ -133,10 +140,12 @@ class StreamGuest:
                 at = index << PAGE_SHIFT
                 self._data[first + index] = bytes(data[at : at + PAGE_SIZE])
 
-    def pages(self) -> Runs:
-        """Runs of them, in order."""
+    def pages(self, populated: Populated) -> Runs:
         start, parts = 0, list[bytes]()
+        runs = RunSet(populated)
         for number in sorted(self._data):
+            if number not in runs:
+                continue
             if number != start + len(parts) or len(parts) == MAX_RUN:
                 if parts:
                     yield start, b"".join(parts)

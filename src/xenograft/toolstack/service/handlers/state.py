@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ from xenograft.toolstack.service.table import on_loop
 from xenograft.toolstack.state import suspend
 
 if TYPE_CHECKING:
-    from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain
     from xenograft.toolstack.service.host import Guest
     from xenograft.toolstack.service.service import Service
+    from xenograft.toolstack.state.guest import Head
     from xenograft.toolstack.state.pages import SavedGuest
 
 _LOOK_S = 0.005
@@ -133,43 +133,58 @@ async def restore(service: Service, request: messages.RestoreDomain) -> messages
     except UserError as error:
         raise Failure(str(error)) from None
     try:
-        return await adopt(service, saved, request.path, request.config, request.paused)
+        return await _restore(service, saved, request)
+    except UserError as error:
+        raise Failure(str(error)) from None
     finally:
         saved.close()
 
 
-async def adopt(
-    service: Service,
-    saved: SavedGuest,
-    name: str,
-    config: DomainConfig | None,
-    paused: bool,
+async def _restore(
+    service: Service, saved: SavedGuest, request: messages.RestoreDomain
 ) -> messages.Restored:
-    """Make a guest of a saved one, which is called `name`.  Raises Failure."""
     from xenograft.toolstack.state.guest import read_head, revive
 
-    host = service.host
+    head, host = read_head(saved.head, request.path), service.host
+    config = request.config or head.config
 
-    def make() -> tuple[Domain, bytes]:
-        wanted = (config or head.config).name
-        if host.lookup(wanted) is not None:
-            raise Failure(f'Domain with name "{wanted}" already exists.')
-        domain = revive(host.machine, saved, name, config=config, paused=True)
+    def make() -> Domain:
+        check_free(service, config.name)
+        return revive(host.machine, saved, request.path, config=config, paused=True)
+
+    domain = await enrol(service, make)
+    service.log(f"domain {domain.domid} ({domain.name}) was restored from {request.path}")
+    restored = about(domain, head)
+    if not request.paused:
+        await service.thread.call(domain.unpause)
+    return restored
+
+
+def check_free(service: Service, name: str) -> None:
+    """On the machine's thread.  Raises Failure, with xl's words, if a domain has that name."""
+    if service.host.lookup(name) is not None:
+        raise Failure(f'Domain with name "{name}" already exists.')
+
+
+async def enrol(service: Service, make: Callable[[], Domain]) -> Domain:
+    """A paused domain that `make` makes on the machine's thread is one of the service's."""
+
+    def made() -> tuple[Domain, bytes]:
+        domain = make()
         service.register(domain, domain.config)
         return domain, domain.console.raw
 
-    try:
-        head = read_head(saved.head, name)
-        domain, shown = await service.thread.call(make)
-    except UserError as error:
-        raise Failure(str(error)) from None
-    domid = domain.domid
-    service.open_line(domid)
-    service.hub(domid).feed(shown)
-    service.log(f"domain {domid} ({domain.name}) was restored from {name}")
+    domain, shown = await service.thread.call(made)
+    service.open_line(domain.domid)
+    service.hub(domain.domid).feed(shown)
+    return domain
+
+
+def about(domain: Domain, head: Head) -> messages.Restored:
+    """What's told of a restored domain."""
     values = domain.xen.hvm_params
-    restored = messages.Restored(
-        domid=domid,
+    return messages.Restored(
+        domid=domain.domid,
         name=domain.name,
         kind=head.kind,
         xen=head.xen,
@@ -178,9 +193,6 @@ async def adopt(
         console_gfn=values.get(params.HVM_PARAM_CONSOLE_PFN, 0),
         console_port=values.get(params.HVM_PARAM_CONSOLE_EVTCHN, 0),
     )
-    if not paused:
-        await service.thread.call(domain.unpause)
-    return restored
 
 
 @on_loop(messages.SuspendDomain)
