@@ -25,7 +25,7 @@ class Null(Scheduler):
         super().__init__(host)
         self.assigned: dict[int, SchedUnit] = {}
         """Whose each CPU is."""
-        self.waiting: list[SchedUnit] = []
+        self.waiting: dict[SchedUnit, None] = {}
         """Who waits for a CPU, in the order of coming."""
 
     def _has_cpu(self, unit: SchedUnit) -> bool:
@@ -53,7 +53,7 @@ class Null(Scheduler):
         if cpu is not None:
             self._assign(unit, cpu)
         else:
-            self.waiting.append(unit)
+            self.waiting[unit] = None
 
     def _release(self, unit: SchedUnit) -> None:
         """Take a unit's CPU, or its place among those that wait."""
@@ -61,18 +61,18 @@ class Null(Scheduler):
             del self.assigned[unit.cpu]
             self.host.tickle(unit.cpu)
             self._serve(unit.cpu)
-        elif unit in self.waiting:
-            self.waiting.remove(unit)
+        else:
+            self.waiting.pop(unit, None)
 
     def _serve(self, cpu: int) -> None:
         """A CPU is free: the first that waits and likes it has it, else the first that may."""
         if not self.cpus >> cpu & 1:
             return
         allowed = [unit for unit in self.waiting if unit.hard >> cpu & 1]
-        for unit in [unit for unit in allowed if unit.soft >> cpu & 1] or allowed:
-            self.waiting.remove(unit)
+        if allowed:
+            unit = next((unit for unit in allowed if unit.soft >> cpu & 1), allowed[0])
+            del self.waiting[unit]
             self._assign(unit, cpu)
-            return
 
     def add_cpu(self, cpu: int) -> None:
         super().add_cpu(cpu)

@@ -269,6 +269,8 @@ class Rtds(Scheduler):
         """Find a CPU for a unit that waits: an idle one, or that with the least urgent unit."""
         host, unit = self.host, svc.unit
         allowed = self.cpus & unit.hard & ~host.resched
+        if not allowed:
+            return  # all that it may use decide anyway
         idle = allowed & host.idle
         if idle:
             idle = idle & unit.soft or idle
