@@ -30,19 +30,10 @@ def sched() -> None:
     """
 
 
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: it isn't text in UTF-8") from None
-
-
 def _system(file: str) -> System:
-    from xenograft.toolstack.sched.description import load
+    from xenograft.toolstack.sched.description import load, read_text
 
-    return load(_read(file), file)
+    return load(read_text(file), file)
 
 
 def _run(file: str, duration: str | None) -> Outcome:
@@ -253,8 +244,9 @@ def check(file: str) -> int:
     The exit status is 1 if there is one.
     """
     from xenograft.toolstack.sched import arinc653
+    from xenograft.toolstack.sched.description import read_text
 
-    text = _read(file)
+    text = read_text(file)
     try:
         alone = "major_frame" in tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

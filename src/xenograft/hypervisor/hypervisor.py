@@ -75,8 +75,8 @@ class Hypervisor:
         """
         self.engine = engine
         self.memory = engine.memory(frames)
-        self.frames = FrameTable(self.memory)
         self.clock: Clock = RealClock() if clock is None else clock
+        self.frames = FrameTable(self.memory, self.clock.now)
         self.timers = TimerQueue()
         self.sched = SchedCore(topology or Topology.of(), self.timers, self.clock.now)
         self.pools = CpuPools(self.sched, sched_id)
@@ -254,7 +254,6 @@ class Hypervisor:
         """
         if domain.dying:
             return
-        self.meter.sample(domain)
         domain.dying_state = Dying.DYING
         domain.report("dying")
         domain.pause_count += 1

@@ -309,7 +309,6 @@ class Domain:
         if self._destroyed:
             return
         self._destroyed = True
-        self.machine.hypervisor.meter.sample(self.xen)
         self.console._drain()
         self.console._close()
         self.devices.close()

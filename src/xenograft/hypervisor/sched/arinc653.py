@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ARINC 653: a table says which vCPU runs when; the table repeats in each major frame.
 
-Facts: Xen's xen/common/sched/arinc653.c and xen_sysctl_arinc653_schedule (public/sysctl.h).  As
-in Xen, a pool of this scheduler is meant to have one CPU: vCPUs stay where they were placed, and
-the table is followed there.  A vCPU that isn't in the table never runs; what isn't used of a
-window is idle time.
+Facts: Xen's xen/common/sched/arinc653.c and xen_sysctl_arinc653_schedule (public/sysctl.h).
+Xen's code follows one table with one position in it, so that it's right on one CPU alone
+(its wiki says sched=arinc653 maxcpus=1), but lets pools have more; here a second is refused.  A
+vCPU that isn't in the table never runs; what isn't used of a window is idle time.
 
 Windows follow from the time when the table was set, and not from when decisions were made, so
 that they don't drift.
@@ -66,6 +66,7 @@ class Arinc653(Scheduler):
     opt_name = "arinc653"
     sched_id = XEN_SCHEDULER_ARINC653
     adjustable = False
+    one_cpu = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

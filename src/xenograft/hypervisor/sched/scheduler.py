@@ -86,6 +86,8 @@ class Scheduler(ABC):
     """XEN_SCHEDULER_*."""
     adjustable: ClassVar[bool] = True
     """Whether domains have parameters; where not, setting and getting them does nothing."""
+    one_cpu: ClassVar[bool] = False
+    """Whether a pool of this scheduler has one CPU and no more."""
 
     def __init__(self, host: Host) -> None:
         self.host = host

@@ -9,7 +9,8 @@ from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.cpumask import CpuMask
 from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.control import PoolInfo, SchedControl, parse_cpu_list, reason
+from xenograft.toolstack.sched.control import PoolInfo, SchedControl, reason
+from xenograft.toolstack.sched.cpulist import parse_cpu_list
 
 if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
@@ -65,10 +66,7 @@ def _reservation(
 
 
 def _affinity(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    everything = control.all_cpus
-    nodes: dict[int, CpuMask] = {}
-    for cpu, place in enumerate(control.topology()):
-        nodes[place.node] = nodes.get(place.node, 0) | 1 << cpu
+    everything, nodes = control.all_cpus, control.node_cpus()
 
     def masks(key: str, value: str | tuple[str, ...] | None) -> list[CpuMask | None]:
         if value is None:

@@ -5,6 +5,7 @@ Importing this package fills `table`.
 """
 
 from xenograft.toolstack.service.handlers import (
+    arinc653,
     consoles,
     control,
     devices,
@@ -12,11 +13,13 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    metering,
     scheduling,
     vcpus,
 )
 
 __all__ = [
+    "arinc653",
     "consoles",
     "control",
     "devices",
@@ -24,6 +27,7 @@ __all__ = [
     "inspect",
     "machine",
     "memory",
+    "metering",
     "scheduling",
     "vcpus",
 ]
