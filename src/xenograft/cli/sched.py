@@ -191,19 +191,66 @@ def _analysis_json(analysis: Any) -> dict[str, Any]:
 
 
 @sched.command()
-@_FILE
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("-o", "--output", metavar="FILE", help="Write FILE.svg or FILE.png.")
 @click.option("--from", "start", default="0s", metavar="TIME", help="Begin here [0s].")
 @click.option("--to", "end", metavar="TIME", help="End here [the end].")
 @click.option("--by", type=click.Choice(["vcpu", "cpu"]), default="vcpu", help="Rows [vcpu].")
 @click.option("--width", type=click.IntRange(40, 20000), help="In pixels, or columns.")
+@click.option("--live", is_flag=True, help="Draw on the terminal while it runs; q or Ctrl-C ends.")
+@click.option("--window", default="1s", metavar="TIME", help="With --live: how much is shown [1s].")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=1.0,
+    help="With --live: of FILE's time against the clock's [1].",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.02, 60),
+    default=0.2,
+    help="With --live: seconds between charts [0.2].",
+)
+@click.option("--frames", type=click.IntRange(1), help="With --live: end after so many charts.")
 def plot(
+    file: str | None,
+    output: str | None,
+    start: str,
+    end: str | None,
+    by: Any,
+    width: int | None,
+    live: bool,
+    window: str,
+    speed: float,
+    interval: float,
+    frames: int | None,
+) -> None:
+    """Draw the schedule as it ran in a simulation of FILE: SVG, PNG, or text on the terminal.
+
+    With --live the chart follows the simulation, or without FILE what the host service's guests
+    do at the moment.  Missed deadlines are marked.
+    """
+    if live:
+        from xenograft.cli import live as charts
+        from xenograft.toolstack.sched.durations import parse_ns as parse
+
+        if output is not None:
+            raise UserError("--live draws on the terminal, and not into a file")
+        if not 0 < (span := parse(window, "--window")) <= 60 * 10**9:
+            raise UserError(f"--window {window}; it is longer than 0 and at most 60s")
+        source = charts.of_service(span) if file is None else charts.simulated(file, speed, span)
+        charts.show(source, span_ns=span, interval=interval, frames=frames, by=by)
+        return
+    if file is None:
+        raise UserError(
+            "name a FILE that describes a system, or give --live (xg sched plot --help)"
+        )
+    _plot(file, output, start, end, by, width)
+
+
+def _plot(
     file: str, output: str | None, start: str, end: str | None, by: Any, width: int | None
 ) -> None:
-    """Draw the schedule as it ran in a simulation: SVG, PNG, or text on the terminal.
-
-    Missed deadlines are marked.
-    """
     from xenograft.toolstack.sched import gantt
     from xenograft.toolstack.sched.durations import parse_ns
 

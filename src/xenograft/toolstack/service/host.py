@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xenograft.store.client import StoreClient, StoreView
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.service.handlers.schedule import Recording
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Host:
         self.views = {name: make(machine) for name, make in MAKERS.items()}
         self.marks: dict[str, Reading] = {}
         """The account at moments that somebody has marked."""
+        self.recording: Recording | None = None
+        """What ran lately, once somebody has asked for it."""
         self.spent_ns = 0
         """How long guests that have gone had run."""
         self.changed: Callable[[], None] = _nothing

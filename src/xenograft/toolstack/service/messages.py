@@ -623,6 +623,25 @@ class SetTable(Request[TableRow], frozen=True):
     dry: bool = False
 
 
+class Schedule(msgspec.Struct, frozen=True):
+    """What ran lately: the window of time that ends at `now` (ns)."""
+
+    now: int
+    segments: list[tuple[int, int, int, int, int]]
+    """CPU, domid, vCPU, from when to when (ns)."""
+    names: dict[int, str]
+    """Of domains, by number."""
+
+
+class GetSchedule(Request[Schedule], frozen=True):
+    """Record what runs, and answer with the last `span_ns` of it.
+
+    The first time nothing is known; the recording ends when nobody asks for some seconds.
+    """
+
+    span_ns: int
+
+
 # -- accounts -------------------------------------------------------------------------------------
 class Period(msgspec.Struct, frozen=True):
     """The account at two moments; `start` None: the machine's start."""

@@ -14,6 +14,7 @@ from xenograft.toolstack.service.handlers import (
     machine,
     memory,
     metering,
+    schedule,
     scheduling,
     vcpus,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "machine",
     "memory",
     "metering",
+    "schedule",
     "scheduling",
     "vcpus",
 ]
