@@ -16,7 +16,7 @@ from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
     from xenograft.toolstack.sched.description import System
-    from xenograft.toolstack.sched.run import Outcome
+    from xenograft.toolstack.sched.run import Listener, Outcome
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False))
 
@@ -36,14 +36,14 @@ def _system(file: str) -> System:
     return load(read_text(file), file)
 
 
-def _run(file: str, duration: str | None) -> Outcome:
+def _run(file: str, duration: str | None, listener: Listener | None = None) -> Outcome:
     from xenograft.toolstack.sched.durations import parse_ns
     from xenograft.toolstack.sched.run import simulate
 
     length = None
     if duration is not None and (length := parse_ns(duration, "--duration")) <= 0:
         raise UserError(f"--duration {duration}; it has to be longer than 0")
-    return simulate(_system(file), length)
+    return simulate(_system(file), length, listener)
 
 
 def _print_json(value: Any) -> None:
@@ -59,13 +59,16 @@ def simulate(file: str, duration: str | None, xentrace: str | None, as_json: boo
     """Run the system on the virtual clock; the exit status is 1 if a deadline was missed."""
     from xenograft.toolstack.sched.durations import show_ns
 
-    outcome = _run(file, duration)
-    if xentrace is not None:
+    if xentrace is None:
+        outcome = _run(file, duration)
+    else:
         from xenograft.observe.xentrace import XentraceWriter
 
         try:
             with XentraceWriter(Path(xentrace)) as writer:
-                writer.segments(outcome.segments)
+                outcome = _run(file, duration, writer)
+            if writer.error is not None:
+                raise writer.error
         except OSError as error:
             raise UserError(f"{xentrace}: {error.strerror}") from None
     if as_json:

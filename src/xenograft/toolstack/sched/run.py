@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -61,10 +61,34 @@ class Outcome(msgspec.Struct, frozen=True):
     names: dict[int, str]
 
 
-def simulate(system: System, duration_ns: int | None = None, *, record: bool = True) -> Outcome:
+class Listener(Protocol):
+    """Who hears of a simulation while it runs."""
+
+    def decided(
+        self, now: int, cpu: int, prev: SchedUnit | None, following: SchedUnit | None
+    ) -> None:
+        """After each decision."""
+
+    def woken(self, now: int, unit: SchedUnit) -> None:
+        """Before a unit wakes."""
+
+
+def simulate(
+    system: System, duration_ns: int | None = None, listener: Listener | None = None
+) -> Outcome:
     """Run it. Raises UserError, a line."""
     history = History()
-    simulation = Simulation(system, history.decided if record else None)
+    simulation = Simulation(system, history.decided)
+    if listener is not None:
+
+        def decided(
+            now: int, cpu: int, prev: SchedUnit | None, following: SchedUnit | None
+        ) -> None:
+            history.decided(now, cpu, prev, following)
+            listener.decided(now, cpu, prev, following)
+
+        simulation.sim.core.hook = decided
+        simulation.sim.woken = listener.woken
     length = simulation.duration if duration_ns is None else duration_ns
     simulation.sim.run(length)
     return _outcome(simulation, history, length)

@@ -12,7 +12,7 @@ Time is virtual, decisions take none.  A run depends on its inputs alone::
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
@@ -53,6 +53,8 @@ class Simulator:
         self.core = SchedCore(topology, self.timers, self._now)
         self.pools = CpuPools(self.core, sched_id)
         self.domains: list[SchedDomain] = []
+        self.woken: Callable[[int, SchedUnit], None] | None = None
+        """Called with the time and each unit that wakes."""
         self._events: list[tuple[int, int, int, int, SchedUnit | None]] = []
         self._seq = self._vcpus = self._domid = 0
         self._stamps = [0] * topology.cpus
@@ -144,6 +146,8 @@ class Simulator:
                 self.time = time
                 task: _Task = unit.owner
                 task.until = unit.run_ns + task.load.begin(time)
+                if self.woken is not None:
+                    self.woken(time, unit)
                 core.wake(unit, time)
         self.time = max(self.time, until_ns)
 
