@@ -77,9 +77,8 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     assert config.kernel is not None  # check_buildable refuses to go without
     kernel = read_file(config.kernel, "kernel")
     modules = []
-    # A guest that may have more than it starts with is built with all of it, and its balloon
-    # driver gives back what is above memory= (Xen keeps it unpopulated until then; here it's the
-    # host that gives memory to what is touched alone).
+    # A guest that may have more than it starts with is built with all of it: what is above
+    # memory= stays unpopulated, and its balloon driver gives it up.
     most = max(config.memory, config.maxmem or 0) << 20
     if config.ramdisk is not None:
         name = f"ramdisk {config.ramdisk}"
@@ -95,7 +94,7 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
             )
         modules.append(Module(read_file(config.ramdisk, "ramdisk"), name=name))
     build = build_pv if config.type == "pv" else build_pvh
-    return build(
+    built = build(
         kernel,
         memory=most,
         modules=modules,
@@ -105,3 +104,10 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
         name=f"kernel {config.kernel}",
         unpack=default_cache() if unpack is None else unpack,
     )
+    if isinstance(built, BuiltGuest) and built.required_memory > config.memory << 20:
+        need = mib_up(built.required_memory)
+        raise UserError(
+            f"kernel {config.kernel}: kernel and ramdisk end at {need} MiB, and the guest starts"
+            f" with {config.memory} MiB; give it more than {need} MiB (memory=)"
+        )
+    return built

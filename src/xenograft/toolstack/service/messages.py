@@ -353,6 +353,34 @@ class DetachDevice(Request[None], frozen=True):
     force: bool = False
 
 
+class BridgeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge of the machine."""
+
+    name: str
+    mtu: int
+    uplink: str
+    """none, user, or tap:INTERFACE."""
+    restricted: bool
+    interfaces: list[str]
+    """Guests' interfaces that are plugged in, as vif<domid>.<number>."""
+
+
+class ListBridges(Request[list[BridgeRow]], frozen=True):
+    """All bridges."""
+
+
+class AddBridge(Request[None], frozen=True):
+    """Make a bridge, from a line as `xg run --bridge` takes it."""
+
+    spec: str
+
+
+class RemoveBridge(Request[None], frozen=True):
+    """Take a bridge away that nobody is plugged into."""
+
+    name: str
+
+
 class ChangeMedium(Request[None], frozen=True):
     """Put another medium into a CD drive; "" takes it out."""
 

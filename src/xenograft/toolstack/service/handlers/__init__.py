@@ -6,6 +6,7 @@ Importing this package fills `table`.
 
 from xenograft.toolstack.service.handlers import (
     arinc653,
+    bridges,
     consoles,
     control,
     devices,
@@ -21,6 +22,7 @@ from xenograft.toolstack.service.handlers import (
 
 __all__ = [
     "arinc653",
+    "bridges",
     "consoles",
     "control",
     "devices",
