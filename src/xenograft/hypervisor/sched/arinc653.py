@@ -19,18 +19,17 @@ import msgspec
 from xenograft.abi.domctl import XEN_SCHEDULER_ARINC653
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.sysctl import ARINC653_MAX_DOMAINS_PER_SCHEDULE
+from xenograft.hypervisor.sched.constants import (
+    ARINC653_DEFAULT_TIMESLICE,
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import first
 from xenograft.hypervisor.sched.scheduler import (
-    FOREVER,
-    MILLISECOND,
     Decision,
     Host,
     Scheduler,
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
-
-DEFAULT_TIMESLICE = 10 * MILLISECOND
-"""The minor frame of each vCPU of domain 0 as long as no table was set."""
 
 
 class MinorFrame(msgspec.Struct, frozen=True):
@@ -109,7 +108,7 @@ class Arinc653(Scheduler):
         """Whose window it is at a time (None: nobody's), and when that ends (ns)."""
         table = self.table
         if not table.frames:
-            return None, time + DEFAULT_TIMESLICE
+            return None, time + ARINC653_DEFAULT_TIMESLICE
         into = (time - self._origin) % table.major_frame_ns
         start = time - into
         index = bisect_right(self._ends, into)
@@ -125,8 +124,8 @@ class Arinc653(Scheduler):
         self._units[key] = unit
         if unit.domain.domid == 0 and len(self.table.frames) < ARINC653_MAX_DOMAINS_PER_SCHEDULE:
             # Domain 0 runs before anybody has set a table.
-            frames = (*self.table.frames, MinorFrame(*key, DEFAULT_TIMESLICE))
-            self._install(Schedule(self.table.major_frame_ns + DEFAULT_TIMESLICE, frames))
+            frames = (*self.table.frames, MinorFrame(*key, ARINC653_DEFAULT_TIMESLICE))
+            self._install(Schedule(self.table.major_frame_ns + ARINC653_DEFAULT_TIMESLICE, frames))
         self._resolve()
 
     def remove(self, unit: SchedUnit, now: int) -> None:

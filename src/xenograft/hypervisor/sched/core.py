@@ -15,8 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
+from xenograft.hypervisor.sched.constants import (
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, first
-from xenograft.hypervisor.sched.scheduler import FOREVER, Scheduler
+from xenograft.hypervisor.sched.scheduler import Scheduler
 from xenograft.hypervisor.sched.unit import ALL_CPUS, SchedDomain, SchedUnit
 
 if TYPE_CHECKING:

@@ -22,12 +22,18 @@ from xenograft.abi.sysctl import (
     XEN_SYSCTL_CSCHED_TSLICE_MAX,
     XEN_SYSCTL_CSCHED_TSLICE_MIN,
 )
-from xenograft.hypervisor.sched.cpumask import cycle
-from xenograft.hypervisor.sched.scheduler import (
+from xenograft.hypervisor.sched.constants import (
+    CSCHED_CREDITS_PER_MSEC,
+    CSCHED_DEFAULT_TSLICE_MS,
+    CSCHED_DEFAULT_WEIGHT,
+    CSCHED_TICKS_PER_TSLICE,
     FOREVER,
     MICROSECOND,
     MILLISECOND,
     SCHED_DEFAULT_RATELIMIT_US,
+)
+from xenograft.hypervisor.sched.cpumask import cycle
+from xenograft.hypervisor.sched.scheduler import (
     Decision,
     GlobalParams,
     Host,
@@ -37,11 +43,6 @@ from xenograft.hypervisor.sched.scheduler import (
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import Timer
-
-CSCHED_DEFAULT_WEIGHT = 256
-CSCHED_TICKS_PER_TSLICE = 3
-CSCHED_DEFAULT_TSLICE_MS = 30
-CSCHED_CREDITS_PER_MSEC = 10
 
 BOOST, UNDER, OVER = 0, 1, 2
 """Priorities, the highest first."""

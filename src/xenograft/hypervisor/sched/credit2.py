@@ -21,14 +21,24 @@ from __future__ import annotations
 from itertools import islice
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
+from xenograft.hypervisor.sched.constants import (
+    CSCHED2_BDGT_REPL_PERIOD,
+    CSCHED2_CREDIT_INIT,
+    CSCHED2_CREDIT_MAX,
+    CSCHED2_DEFAULT_WEIGHT,
+    CSCHED2_MAX_TIMER,
+    CSCHED2_MIGRATE_RESIST,
+    CSCHED2_MIN_TIMER,
+    FOREVER,
+    MAX_CPUS_RUNQUEUE,
+    MICROSECOND,
+    MILLISECOND,
+    SCHED_DEFAULT_RATELIMIT_US,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in, cycle, first
 from xenograft.hypervisor.sched.credit2_load import FULL_LOAD, Load
 from xenograft.hypervisor.sched.runqueue import Queued, RunQueue
 from xenograft.hypervisor.sched.scheduler import (
-    FOREVER,
-    MICROSECOND,
-    MILLISECOND,
-    SCHED_DEFAULT_RATELIMIT_US,
     Decision,
     GlobalParams,
     Host,
@@ -39,15 +49,6 @@ from xenograft.hypervisor.sched.scheduler import (
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import Timer
 
-CSCHED2_DEFAULT_WEIGHT = 256
-CSCHED2_CREDIT_INIT = 10 * MILLISECOND
-CSCHED2_MIN_TIMER = 500 * MICROSECOND
-CSCHED2_CARRYOVER_MAX = CSCHED2_MIN_TIMER
-CSCHED2_MAX_TIMER = CSCHED2_CREDIT_INIT
-CSCHED2_MIGRATE_RESIST = 500 * MICROSECOND
-CSCHED2_BDGT_REPL_PERIOD = 10 * MILLISECOND
-MAX_CPUS_RUNQUEUE = 16
-CREDIT_MAX = CSCHED2_CREDIT_INIT + CSCHED2_CARRYOVER_MAX
 YIELD_BIAS = MILLISECOND
 """How far one who yields goes behind the first of those that wait.
 
@@ -269,7 +270,7 @@ class Credit2(Scheduler):
             old.queue.remove(svc)
         counted = svc.counted
         self._count(svc, False, now)
-        credit = min(svc.credit + old.given, CREDIT_MAX)
+        credit = min(svc.credit + old.given, CSCHED2_CREDIT_MAX)
         old.drop(svc, now)
         rqd.add(svc, now)
         svc.credit = credit - rqd.given
@@ -330,8 +331,8 @@ class Credit2(Scheduler):
         svc.start = now
         given = svc.rqd.given
         credit = svc.credit
-        if credit + given > CREDIT_MAX:
-            credit = CREDIT_MAX - given
+        if credit + given > CSCHED2_CREDIT_MAX:
+            credit = CSCHED2_CREDIT_MAX - given
         if svc.weight == svc.rqd.max_weight:
             svc.credit = credit - delta
         else:
@@ -550,8 +551,8 @@ class Credit2(Scheduler):
             credit = chosen.credit + given
             if len(self.runqueues) > 1:
                 self._balance(rqd, now)
-        if credit > CREDIT_MAX:
-            credit = CREDIT_MAX
+        if credit > CSCHED2_CREDIT_MAX:
+            credit = CSCHED2_CREDIT_MAX
         # How long: until its credit has come down to that of the next, who may be the one that it
         # replaces.
         following = -FOREVER
@@ -560,7 +561,7 @@ class Credit2(Scheduler):
         if cur is not None and cur is not chosen and cur.credit + given > following:
             following = cur.credit + given
         if following > 0:
-            credit -= min(following, CREDIT_MAX)
+            credit -= min(following, CSCHED2_CREDIT_MAX)
         weight = chosen.weight
         length = credit if weight == rqd.max_weight else credit * weight // rqd.max_weight
         least = CSCHED2_MIN_TIMER

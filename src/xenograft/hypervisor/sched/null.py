@@ -8,8 +8,11 @@ idles.  vCPUs that are down give their CPU back.
 from __future__ import annotations
 
 from xenograft.abi.domctl import XEN_SCHEDULER_NULL
+from xenograft.hypervisor.sched.constants import (
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import cpus_in, first
-from xenograft.hypervisor.sched.scheduler import FOREVER, Decision, Host, Scheduler
+from xenograft.hypervisor.sched.scheduler import Decision, Host, Scheduler
 from xenograft.hypervisor.sched.unit import SchedUnit
 
 

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
     from xenograft.hypervisor.timers import TimerQueue
 
-FOREVER = 1 << 62
-"""A slice without end (ns)."""
-
-MICROSECOND = 1_000
-MILLISECOND = 1_000_000
-
-SCHED_DEFAULT_RATELIMIT_US = 1000
-"""How long a vCPU runs before another may take its CPU (boot option sched_ratelimit_us)."""
-
 Decision = tuple["SchedUnit | None", int]
 """Whom a CPU runs (None: it idles), and for how long at most (ns)."""
 

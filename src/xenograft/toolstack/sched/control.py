@@ -22,6 +22,14 @@ from xenograft.abi.sysctl_structs import (
 )
 from xenograft.hypervisor.call import HostAccess
 from xenograft.hypervisor.sched.arinc653 import MinorFrame, Schedule
+from xenograft.hypervisor.sched.constants import (
+    MAX_WEIGHT,
+    MICROSECOND,
+    MIN_WEIGHT,
+    RTDS_MAX_PERIOD,
+    RTDS_MIN_BUDGET,
+    RTDS_MIN_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.hypervisor.sched.registry import BY_ID, BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
@@ -349,10 +357,10 @@ class SchedControl(HostCalls):
             rtds = op.u.scheduler_op.u.rtds
             rtds.period, rtds.budget = params.period_us or 0, params.budget_us or 0
         else:
-            if params.weight is not None and not 1 <= params.weight <= 65535:
+            if params.weight is not None and not MIN_WEIGHT <= params.weight <= MAX_WEIGHT:
                 raise UserError(
                     f"Domain {domid}:Cpu weight out of range, valid values are within range"
-                    " from 1 to 65535"
+                    f" from {MIN_WEIGHT} to {MAX_WEIGHT}"
                 )
             if params.cap is not None and not 0 <= params.cap <= vcpus * 100:
                 raise UserError(
@@ -470,10 +478,16 @@ class SchedControl(HostCalls):
 def _check_rtds(domid: int, params: Params) -> None:
     """libxl's and Xen's limits of a reservation. Raises UserError."""
     period, budget = params.period_us, params.budget_us
-    if period is None or not 10 <= period <= 0xFFFFFFFF:
-        raise UserError(f"Domain {domid}:VCPU period is out of range: {period} us, at least 10")
-    if budget is None or budget < 10:
-        raise UserError(f"Domain {domid}:VCPU budget is out of range: {budget} us, at least 10")
+    least, most = RTDS_MIN_PERIOD // MICROSECOND, RTDS_MAX_PERIOD // MICROSECOND
+    if period is None or not least <= period <= most:
+        raise UserError(
+            f"Domain {domid}:VCPU period is out of range: {period} us, at least {least}"
+        )
+    least = RTDS_MIN_BUDGET // MICROSECOND
+    if budget is None or budget < least:
+        raise UserError(
+            f"Domain {domid}:VCPU budget is out of range: {budget} us, at least {least}"
+        )
     if budget > period:
         raise UserError(
             f"Domain {domid}:VCPU budget must be smaller than or equal to VCPU period,"

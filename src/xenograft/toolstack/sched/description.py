@@ -12,6 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from xenograft.hypervisor.sched.constants import (
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    RTDS_MAX_PERIOD,
+    RTDS_MIN_BUDGET,
+    RTDS_MIN_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
@@ -187,8 +194,11 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Weight and cap, if it has any."""
         if domain.weight is None and domain.cap is None:
             return None
-        if domain.weight is not None and not 1 <= domain.weight <= 65535:
-            raise UserError(f"domain {domain.name!r}: weight {domain.weight}; it is 1 to 65535")
+        if domain.weight is not None and not MIN_WEIGHT <= domain.weight <= MAX_WEIGHT:
+            raise UserError(
+                f"domain {domain.name!r}: weight {domain.weight}; it is {MIN_WEIGHT} to"
+                f" {MAX_WEIGHT}"
+            )
         most = 100 * len(domain.vcpu)
         if domain.cap is not None and not 0 <= domain.cap <= most:
             raise UserError(f"domain {domain.name!r}: cap {domain.cap}; it is 0 to {most}")
@@ -206,9 +216,9 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         budget = parse_ns(vcpu.budget, f"{what}: budget")
         if period % 1000 or budget % 1000:
             raise UserError(f"{what}: Xen counts periods and budgets in microseconds")
-        if not 10_000 <= period <= 0xFFFFFFFF * 1000:
+        if not RTDS_MIN_PERIOD <= period <= RTDS_MAX_PERIOD:
             raise UserError(f"{what}: period {vcpu.period}; it is at least 10us")
-        if budget < 10_000:
+        if budget < RTDS_MIN_BUDGET:
             raise UserError(f"{what}: budget {vcpu.budget}; it is at least 10us")
         if budget > period:
             raise UserError(

@@ -9,6 +9,11 @@ import msgspec
 
 from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.arinc653 import Arinc653
+from xenograft.hypervisor.sched.constants import (
+    MICROSECOND,
+    RTDS_DEFAULT_BUDGET,
+    RTDS_DEFAULT_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import cpus_in
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.toolstack.errors import UserError
@@ -238,12 +243,14 @@ def analyze(system: System) -> Analysis:
                 continue
             for index, vcpu in enumerate(one.vcpu):
                 params = system.reservation(one, index)
-                period = 10_000 if params is None else params.period_us or 0
-                budget = 4_000 if params is None else params.budget_us or 0
+                period, budget = RTDS_DEFAULT_PERIOD, RTDS_DEFAULT_BUDGET
+                if params is not None:
+                    period = (params.period_us or 0) * MICROSECOND
+                    budget = (params.budget_us or 0) * MICROSECOND
                 mask = system.affinity(one, vcpu)
                 name = one.name if len(one.vcpu) == 1 else f"{one.name} v{index}"
                 where = everything if mask is None else mask
-                tasks.append(Reservation(name, budget * 1000, period * 1000, where))
+                tasks.append(Reservation(name, budget, period, where))
         rtds[pool.name] = analyze_rtds(tasks, cpus[pool.name])
     if not rtds and not tables:
         raise UserError("there is nothing to analyze: no pool has rtds or arinc653")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
 from xenograft.hypervisor.cpupool import CpuPools
+from xenograft.hypervisor.sched.constants import FOREVER
 from xenograft.hypervisor.sched.core import SchedCore
 from xenograft.hypervisor.sched.cpumask import CpuMask
-from xenograft.hypervisor.sched.scheduler import FOREVER, Params
+from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import TimerQueue
 from xenograft.toolstack.sched.loads import Load
