@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toolstack.sched.support import MS, SECOND, Checked, shares
+from xenograft.hypervisor.sched.credit2 import Credit2
+from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.toolstack.sched.loads import Blocking, Busy
+from xenograft.toolstack.sched.simulator import Simulator
 
 FAIR = ("credit", "credit2")
 
@@ -217,3 +221,26 @@ def test_runs_repeat(scheduler: str) -> None:
         return sim.history
 
     assert once() == once()
+
+
+@pytest.mark.parametrize(
+    ("by", "queues"), [("cpu", 16), ("core", 8), ("socket", 4), ("node", 2), ("all", 1)]
+)
+def test_who_shares_a_run_queue_of_credit2(by: str, queues: int) -> None:
+    """As the boot option credit2_runqueue says; all are fair."""
+    topology = Topology.of(nodes=2, sockets=2, cores=2, threads=2)
+    sim = Simulator(topology, BY_NAME["credit2"].sched_id, by)
+    scheduler = sim.pools.get(0).scheduler
+    assert isinstance(scheduler, Credit2)
+    assert len(scheduler.runqueues) == queues
+    domains = [sim.add_domain(f"d{i}", [Busy()]) for i in range(32)]
+    sim.run(5 * SECOND)
+    assert sum(sim.cpu_time(domain) for domain in domains) > 0.99 * 16 * sim.time
+    assert all(0.45 < sim.cpu_time(domain) / sim.time < 0.55 for domain in domains)
+
+
+def test_a_run_queue_of_credit2_has_at_most_16_cpus() -> None:
+    sim = Simulator(Topology.of(cores=40), BY_NAME["credit2"].sched_id)
+    scheduler = sim.pools.get(0).scheduler
+    assert isinstance(scheduler, Credit2)
+    assert [rqd.cpus.bit_count() for rqd in scheduler.runqueues] == [16, 16, 8]

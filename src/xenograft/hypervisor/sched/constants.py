@@ -34,6 +34,8 @@ CSCHED2_MAX_TIMER = CSCHED2_CREDIT_INIT
 CSCHED2_MIGRATE_RESIST = 500 * MICROSECOND
 CSCHED2_BDGT_REPL_PERIOD = 10 * MILLISECOND
 MAX_CPUS_RUNQUEUE = 16
+CREDIT2_RUNQUEUES = ("cpu", "core", "socket", "node", "all")
+"""Which CPUs can share a run queue (boot option credit2_runqueue; "socket" unless told)."""
 
 # -- RTDS
 RTDS_DEFAULT_PERIOD = 10 * MILLISECOND

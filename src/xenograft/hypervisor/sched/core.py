@@ -33,8 +33,16 @@ DecisionHook = Callable[[int, int, "SchedUnit | None", "SchedUnit | None"], None
 class SchedCore:
     """The physical CPUs of a machine and what they run."""
 
-    def __init__(self, topology: Topology, timers: TimerQueue, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        timers: TimerQueue,
+        now: Callable[[], int],
+        credit2_runqueue: str = "socket",
+    ) -> None:
+        """`now`: the machine's time (ns); `credit2_runqueue`: one of CREDIT2_RUNQUEUES."""
         self.topology = topology
+        self.credit2_runqueue = credit2_runqueue
         self.timers = timers
         self.now = now
         cpus = topology.cpus

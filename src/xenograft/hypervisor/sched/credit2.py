@@ -67,8 +67,6 @@ class Credit2(Scheduler):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self.ratelimit = SCHED_DEFAULT_RATELIMIT_US * MICROSECOND
-        self.runqueue_by = "socket"
-        """Which CPUs share a run queue: cpu, core, socket, node, all (boot credit2_runqueue=)."""
         self.runqueues: list[SharedQueue] = []
         self._of_cpu: dict[int, SharedQueue] = {}
 
@@ -82,7 +80,7 @@ class Credit2(Scheduler):
             "node": (place.node,),
             "all": (),
         }
-        return groups[self.runqueue_by]
+        return groups[self.host.credit2_runqueue]
 
     def add_cpu(self, cpu: int) -> None:
         super().add_cpu(cpu)

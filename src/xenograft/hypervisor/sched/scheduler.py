@@ -54,6 +54,8 @@ class Host(Protocol):
     """CPUs that run nothing."""
     resched: CpuMask
     """CPUs that are to decide soon."""
+    credit2_runqueue: str
+    """Which CPUs share a run queue of credit2: one of CREDIT2_RUNQUEUES."""
 
     def tickle(self, cpu: int) -> None:
         """Have a decision made for `cpu` soon (Xen's cpu_raise_softirq(SCHEDULE_SOFTIRQ))."""

@@ -50,7 +50,12 @@ def machine_of(system: System, **more: Any) -> Machine:
     """
     from xenograft.toolstack.machine import Machine
 
-    machine = Machine(cpus=system.machine.topology(), sched=system.pool[0].sched, **more)
+    machine = Machine(
+        cpus=system.machine.topology(),
+        sched=system.pool[0].sched,
+        credit2_runqueue=system.machine.credit2_runqueue,
+        **more,
+    )
     try:
         make_pools(machine.scheduling, system)
     except UserError:

@@ -38,6 +38,8 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sockets: int = 1
     cores: int = 1
     threads: int = 1
+    credit2_runqueue: Literal["cpu", "core", "socket", "node", "all"] = "socket"
+    """Which CPUs share a run queue of credit2."""
     duration: str = "1s"
 
     def topology(self) -> Topology:

@@ -111,7 +111,11 @@ class Simulation:
             raise UserError(problems[0])
         self.system = system
         self.duration = parse_ns(system.machine.duration, "machine: duration")
-        self.sim = Simulator(system.machine.topology(), BY_NAME[system.pool[0].sched].sched_id)
+        self.sim = Simulator(
+            system.machine.topology(),
+            BY_NAME[system.pool[0].sched].sched_id,
+            system.machine.credit2_runqueue,
+        )
         self.sim.core.hook = hook
         self.loads = _furnish(system, self.sim)
 

@@ -48,10 +48,15 @@ class _Task:
 class Simulator:
     """A machine with simulated guests."""
 
-    def __init__(self, topology: Topology, sched_id: int = XEN_SCHEDULER_CREDIT2) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        sched_id: int = XEN_SCHEDULER_CREDIT2,
+        credit2_runqueue: str = "socket",
+    ) -> None:
         self.time = 0
         self.timers = TimerQueue()
-        self.core = SchedCore(topology, self.timers, self._now)
+        self.core = SchedCore(topology, self.timers, self._now, credit2_runqueue)
         self.pools = CpuPools(self.core, sched_id)
         self.domains: list[SchedDomain] = []
         self.woken: Callable[[int, SchedUnit], None] | None = None
