@@ -473,7 +473,8 @@ class Machine:
         domain = Domain(self, xen)
         self._domains.append(domain)
         try:
-            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
+            others = [(one.domid, len(one.xen.vcpus)) for one in self._domains if one is not domain]
+            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus), others)
             self.services.introduce(xen, self._facts(xen, config, str(identity)))
             domain.devices.attach_all(config)
         except BaseException:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import XenError
@@ -11,17 +12,29 @@ from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.sched.control import PoolInfo, SchedControl, reason
 from xenograft.toolstack.sched.cpulist import parse_cpu_list
+from xenograft.toolstack.sched.placement import place
 
 if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
 
 
-def apply_scheduling(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    """What libxl does between a domain's creation and its start. Raises UserError."""
+def apply_scheduling(
+    control: SchedControl,
+    domid: int,
+    config: DomainConfig,
+    vcpus: int,
+    others: Iterable[tuple[int, int]] = (),
+) -> None:
+    """What libxl does between a domain's creation and its start. Raises UserError.
+
+    `others`: domids and numbers of vCPUs of the domains that are there.
+    """
     if config.pool is not None:
         control.move_domain(domid, control.pool(config.pool).name)
     if config.cpus is not None or config.cpus_soft is not None:
         _affinity(control, domid, config, vcpus)
+    else:
+        place(control, domid, vcpus, control.pool(config.pool or "0"), others)
     weights = config.cpu_weight is not None or config.cap is not None
     times = (config.period, config.slice, config.extratime) != (None, None, None)
     if not weights and not times:
