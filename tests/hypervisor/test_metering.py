@@ -80,6 +80,21 @@ def test_memory_that_came_and_went_between_two_readings_counts_exactly() -> None
     assert usage.page_ns == pages * 11 * MS + 40 * 7 * MS + 15 * MS
 
 
+def test_a_clone_pays_for_the_memory_that_it_shares() -> None:
+    bench = Bench(Spin())
+    bench.domain.uuid = b"p" * 16
+    bench.run(deadline=4 * MS)
+    clone = bench.xen.create_domain(GuestKind.PVH, max_vcpus=1, max_pages=1 << 14, uuid=b"c" * 16)
+    bench.domain.p2m.share(clone.p2m)
+    bench.run(deadline=9 * MS)
+    used = {one.uuid[:1]: one.page_ns for one in bench.xen.meter.read().domains}
+    assert clone.pool.tot_pages > 0
+    assert used == {
+        b"p": bench.domain.pool.tot_pages * 9 * MS,
+        b"c": clone.pool.tot_pages * 5 * MS,
+    }
+
+
 def test_counters_of_devices_that_have_gone_are_kept() -> None:
     bench = Bench(Spin())
     meter = bench.xen.meter
