@@ -33,7 +33,7 @@ def apply_scheduling(
         control.move_domain(domid, control.pool(config.pool).name)
     if config.cpus is not None or config.cpus_soft is not None:
         _affinity(control, domid, config, vcpus)
-    else:
+    elif len(control.node_cpus()) > 1:
         place(control, domid, vcpus, control.pool(config.pool or "0"), others)
     weights = config.cpu_weight is not None or config.cap is not None
     times = (config.period, config.slice, config.extratime) != (None, None, None)

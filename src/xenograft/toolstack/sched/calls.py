@@ -45,6 +45,8 @@ class HostCalls:
     def __init__(self, hypervisor: Hypervisor, control: Domain) -> None:
         self._hypervisor = hypervisor
         self._control = control
+        self._places = self._ask_topology()
+        """Where each CPU is; that doesn't change."""
 
     # -- hypercalls ------------------------------------------------------------------------------
     def _domctl(self, op: domctl.xen_domctl, memory: HostAccess) -> domctl.xen_domctl:
@@ -78,9 +80,7 @@ class HostCalls:
     @property
     def cpus(self) -> int:
         """How many physical CPUs there are."""
-        op = sysctl.xen_sysctl(cmd=sysctl.XEN_SYSCTL_cputopoinfo)
-        op.u.cputopoinfo.cputopo = 0
-        return int(self._sysctl(op, HostAccess()).u.cputopoinfo.num_cpus)
+        return len(self._places)
 
     @property
     def all_cpus(self) -> CpuMask:
@@ -88,8 +88,13 @@ class HostCalls:
 
     def topology(self) -> list[Place]:
         """Where each CPU is (`xl info -n`)."""
-        memory, count = HostAccess(), self.cpus
-        size = xen_sysctl_cputopo.sizeof()
+        return list(self._places)
+
+    def _ask_topology(self) -> list[Place]:
+        op = sysctl.xen_sysctl(cmd=sysctl.XEN_SYSCTL_cputopoinfo)
+        op.u.cputopoinfo.cputopo = 0
+        count = int(self._sysctl(op, HostAccess()).u.cputopoinfo.num_cpus)
+        memory, size = HostAccess(), xen_sysctl_cputopo.sizeof()
         op = sysctl.xen_sysctl(cmd=sysctl.XEN_SYSCTL_cputopoinfo)
         array = memory.put(bytes(size * count))
         op.u.cputopoinfo.num_cpus, op.u.cputopoinfo.cputopo = count, array
