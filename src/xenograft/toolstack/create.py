@@ -8,7 +8,7 @@ xc_dom_boot_image()).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY_MAX_VCPUS
 from xenograft.abi.errno import Errno, XenError
@@ -55,6 +55,36 @@ def create_control_domain(hypervisor: Hypervisor) -> Domain:
     return domain
 
 
+class _Options(NamedTuple):
+    """What is the same for domains of all kinds."""
+
+    name: str
+    uuid: bytes
+    max_event_channels: int
+    max_pages: int | None
+
+
+@contextmanager
+def _new_domain(
+    hypervisor: Hypervisor, kind: GuestKind, plan: BuiltGuest | PvPlan, options: _Options
+) -> Iterator[Domain]:
+    """A paused domain without memory, to be filled; it's destroyed if that fails."""
+    name, uuid, channels, limit = options
+    domain = hypervisor.create_domain(
+        kind,
+        name=name,
+        uuid=uuid,
+        max_vcpus=plan.vcpus,
+        max_pages=max(limit or 0, plan.pages) + MAXMEM_CONSTANT_PAGES,
+        max_event_channels=channels,
+    )
+    try:
+        yield domain
+    except BaseException:
+        hypervisor.destroy_domain(domain)
+        raise
+
+
 def create_pvh_domain(
     hypervisor: Hypervisor,
     built: BuiltGuest,
@@ -69,16 +99,8 @@ def create_pvh_domain(
 
     Raises UserError if the machine has too little memory left.
     """
-    pages = built.pages if max_pages is None else max(max_pages, built.pages)
-    domain = hypervisor.create_domain(
-        GuestKind(built.kind),
-        name=name,
-        uuid=uuid,
-        max_vcpus=built.vcpus,
-        max_pages=pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    options = _Options(name, uuid, max_event_channels, max_pages)
+    with _new_domain(hypervisor, GuestKind(built.kind), built, options) as domain:
         domain.arch.set_cpuid(cpuid)
         _fill_memory(domain, built)
         domain.hvm_params.update(built.special.hvm_params())
@@ -87,9 +109,6 @@ def create_pvh_domain(
         vcpu = domain.vcpus[0]
         domain.arch.start(vcpu, pvh_entry(built.entry, built.start_info))
         vcpu.bring_up()
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 
@@ -107,16 +126,8 @@ def create_pv_domain(
 
     Raises UserError if the machine has too little memory left.
     """
-    pages = plan.pages if max_pages is None else max(max_pages, plan.pages)
-    domain = hypervisor.create_domain(
-        GuestKind.PV,
-        name=name,
-        uuid=uuid,
-        max_vcpus=plan.vcpus,
-        max_pages=pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    options = _Options(name, uuid, max_event_channels, max_pages)
+    with _new_domain(hypervisor, GuestKind.PV, plan, options) as domain:
         platform = domain.arch
         assert isinstance(platform, PvPlatform)
         platform.set_cpuid(cpuid)
@@ -125,9 +136,6 @@ def create_pv_domain(
         mfns = _populate_pv(domain, plan)
         _fill_pv(domain, plan, mfns)
         _start_pv(domain, platform, plan, mfns)
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 
