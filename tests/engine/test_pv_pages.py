@@ -25,13 +25,13 @@ EPERM, EBUSY, EINVAL, ENOSYS = -1, -16, -22, -38
 class Pages:
     """A guest with `FRAMES` frames, and a neighbour with two, on the native engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, domid: int = GUEST) -> None:
         engine = unicorn.UnicornEngine()
         self.memory: Any = engine.memory(1024)
         self.space = engine.space(self.memory)
-        self.mine = [self.memory.alloc(GUEST)[0][0] for _ in range(FRAMES)]
+        self.mine = [self.memory.alloc(domid)[0][0] for _ in range(FRAMES)]
         self.theirs = [self.memory.alloc(OTHER)[0][0] for _ in range(2)]
-        self.pages: Any = engine.pv_pages(self.memory, self.space, GUEST)
+        self.pages: Any = engine.pv_pages(self.memory, self.space, domid)
         self.pages.configure(False, L4_M2P, L4_PERDOMAIN, b"")
 
     def put(self, mfn: int, slot: int, entry: int) -> None:
@@ -180,6 +180,18 @@ def test_only_own_frames_can_be_mapped(guest: Pages) -> None:
     assert guest.update(l1, 5, 3 << 12 | pte.P) == EBUSY  # a frame that nobody has
     assert guest.entry(l1, 5) == 0
     assert guest.update(l1, 5, guest.mine[7] << 12 | pte.P) == 0
+
+
+def test_a_free_frame_is_not_even_domain_0s() -> None:
+    """Domain 0 has the number that a frame without an owner has too."""
+    guest = Pages(0)
+    l1, free = guest.tree()[3], guest.mine[9]
+    assert guest.update(l1, 5, free << 12 | pte.P) == 0
+    assert guest.update(l1, 5, 0) == 0
+    guest.memory.free(free)
+    assert guest.update(l1, 5, free << 12 | pte.P) == EBUSY
+    assert guest.pages.pin(free, 1) == EINVAL
+    guest.close()
 
 
 def test_a_table_is_never_writable(guest: Pages) -> None:

@@ -14,6 +14,7 @@ from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from xenograft.abi.hvm import params
+from xenograft.abi.hvm.e820 import E820_RAM
 from xenograft.abi.xen import shared_info, vcpu_info
 from xenograft.arch.x86.pv import kernel_state
 from xenograft.arch.x86.pvh import pvh_entry
@@ -134,6 +135,9 @@ def create_pv_domain(
         if plan.bits == 32:
             platform.set_width(32)
         mfns = _populate_pv(domain, plan)
+        # All of the memory that it may ever have, in one piece (xc_domain_set_memmap_limit).
+        limit = max(max_pages or 0, plan.pages) << PAGE_SHIFT
+        domain.p2m.e820 = ((0, limit, int(E820_RAM)),)
         _fill_pv(domain, plan, mfns)
         _start_pv(domain, platform, plan, mfns)
     return domain

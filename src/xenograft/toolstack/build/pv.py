@@ -271,6 +271,7 @@ class _Planner:
         stack = self.take("the boot stack", PAGE_SIZE)
         boot_tables = len(tables)
         mappings = [mapping]
+        self.next = mapping.pages  # the rest of the mapping is the guest's
         if self.module is not None and not mapped:
             ramdisk = self._ramdisk()
         p2m_frames = 0
