@@ -150,12 +150,6 @@ MUTANTS = (
     ),
     (
         "pv_update.c",
-        "        if (entry & pv_disallowed(d, 1))\n            return -PV_EINVAL;\n",
-        "",
-        "flags of a single L1 entry",
-    ),
-    (
-        "pv_update.c",
         "        if (entry & pv_disallowed(d, level))\n            return -PV_EINVAL;\n",
         "",
         "flags of a single higher entry",

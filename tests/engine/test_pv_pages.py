@@ -237,7 +237,13 @@ def test_flags_that_no_entry_may_have(guest: Pages, level: int, flags: int) -> N
     """Superpages above all: a large page would map frames that nobody has looked at."""
     tables = guest.tree()
     table, target = tables[4 - level], guest.mine[9]
+    if level == 1:
+        assert guest.update(table, 0, guest.mine[7] << 12 | pte.P) == 0
     assert guest.update(table, 9, target << 12 | pte.P | flags) == EINVAL
+    # Nor can one that is there get it, be it one of those that harm nobody.
+    kept = guest.entry(table, 0)
+    assert guest.update(table, 0, kept | flags) == EINVAL
+    assert guest.entry(table, 0) == kept
     fresh = guest.mine[8]
     guest.put(fresh, 9, target << 12 | pte.P | flags)
     assert guest.pages.pin(fresh, level) == EINVAL
@@ -334,6 +340,7 @@ def test_other_domains_pages_only_for_who_names_them(guest: Pages) -> None:
     assert guest.types(guest.theirs[0]) == (pte.WRITABLE, 1)
     assert guest.update(tables[3], 6, guest.mine[7] << 12 | pte.P, 0, OTHER) == EBUSY
     assert guest.update(tables[2], 6, guest.theirs[1] << 12 | pte.P, 0, OTHER) == EINVAL
+    assert guest.update(tables[2], 6, 0, 0, OTHER) == EINVAL  # data pages alone
     assert guest.update(tables[3], 5, 0) == 0
     assert guest.memory.refs(guest.theirs[0]) == 1
 

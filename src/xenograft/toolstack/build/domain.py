@@ -79,8 +79,8 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     modules = []
     # A guest that may have more than it starts with is built with all of it, and its balloon
     # driver gives back what is above memory= (Xen keeps it unpopulated until then; here it's the
-    # host that gives memory to what is touched alone).
-    most = max(config.memory, config.maxmem or 0) << 20
+    # host that gives memory to what is touched alone).  PV guests only see it in their map.
+    most = config.memory if config.type == "pv" else max(config.memory, config.maxmem or 0)
     if config.ramdisk is not None:
         name = f"ramdisk {config.ramdisk}"
         memory = config.memory << 20
@@ -97,7 +97,7 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     build = build_pv if config.type == "pv" else build_pvh
     return build(
         kernel,
-        memory=most,
+        memory=most << 20,
         modules=modules,
         cmdline=config.cmdline,
         vcpus=config.max_vcpus,
