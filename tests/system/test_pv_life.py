@@ -24,15 +24,15 @@ SLACK = 300
 """Pages that a domain has beyond its target: Xen's own, and what the balloon driver rounds."""
 
 STRESS = """
-forks() { while [ -e /tmp/go ]; do (ls -l /proc/self/fd | cat > /dev/null); echo 1 >> /tmp/forks; done; }
-signals() { while [ -e /tmp/go ]; do
-  (trap 'echo 1 >> /tmp/signals; exit' USR1; sleep 5 & wait) & p=$!; usleep 20000; kill -USR1 $p; wait $p
-  done 2> /dev/null; }
-pressure() { while [ -e /tmp/go ]; do
-  dd if=/dev/zero of=/tmp/big bs=1M count=12 2> /dev/null; md5sum /tmp/big >> /tmp/sums; rm /tmp/big
-  done; }
-mappings() { while [ -e /tmp/go ]; do seq 1 1000 | sort -r | tail -n 1 >> /tmp/sorted; done; }
-touch /tmp/go; for what in forks signals pressure mappings; do $what & done
+while_() { while [ -e /tmp/go ]; do "$1"; done 2> /dev/null; }
+forks() { (ls -l /proc/self/fd | cat > /dev/null); echo 1 >> /tmp/forks; }
+signals() {
+    (trap 'echo 1 >> /tmp/signals; exit' USR1; sleep 5 & wait) & p=$!
+    usleep 20000; kill -USR1 $p; wait $p; }
+pressure() {
+    dd if=/dev/zero of=/tmp/big bs=1M count=12; md5sum /tmp/big >> /tmp/sums; rm /tmp/big; }
+mappings() { seq 1 1000 | sort -r | tail -n 1 >> /tmp/sorted; }
+touch /tmp/go; for what in forks signals pressure mappings; do while_ $what & done
 """
 
 
