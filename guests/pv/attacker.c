@@ -281,6 +281,9 @@ TEST(linear_tables)
     trap_clear();
     CHECK(!pv_store(&own[301], ENTRY(victim, TABLE)));
     CHECK_TRAP(VEC_PF, PF_P | PF_W);
+    /* Nor is a root an L1 table because it stands where one would. */
+    CHECK_RESULT(update_va((void *)own, ENTRY(victim, RO)), -EINVAL);
+    CHECK_RESULT(update_va((void *)own, ENTRY(mfn_of(pages[0]), RO)), -EINVAL);
     CHECK_RESULT(mmu_update(slot, 0), 0);
     /* Chains of them: refused (XSA-240). */
     other = table_with(pages[0], 0);
@@ -474,8 +477,11 @@ TEST(local_descriptor_tables)
     CHECK_RESULT(pv_protect(ldt, true), -EBUSY);
     CHECK_RESULT(mmuext(MMUEXT_CLEAR_PAGE, mfn, 0), -EINVAL);
     load_fs(NULL);
-    CHECK_RESULT(mmuext(MMUEXT_SET_LDT, 0, 0), 0);
+    /* When the mapping goes that it was found by, the page is no part of the table any more. */
+    CHECK_RESULT(update_va(ldt, 0), 0);
     give_back(pages[0]);
+    CHECK(!guarded(load_fs, (void *)0xful));
+    CHECK_RESULT(mmuext(MMUEXT_SET_LDT, 0, 0), 0);
 }
 
 /* ---- privilege ---- */
