@@ -282,6 +282,15 @@ class FakeMemory:
             self._dirty.clear()
         return frames
 
+    def data(self, mfn: int, count: int = 1) -> list[tuple[int, int]]:
+        self._check(mfn, count)
+        zero = bytes(PAGE_SIZE)
+        return [
+            (frame, 1)
+            for frame in range(mfn, mfn + count)
+            if self.read(frame << PAGE_SHIFT, PAGE_SIZE) != zero
+        ]
+
     def digest(self, mfns: list[tuple[int, int]]) -> bytes:
         sha = hashlib.sha256()
         for mfn, count in mfns:

@@ -186,6 +186,10 @@ class MachineMemory(Protocol):
         """Switch the log on or off; either way it starts empty."""
         ...
 
+    def data(self, mfn: int, count: int = 1, /) -> list[tuple[int, int]]:
+        """Those of some frames that may hold something, as runs (mfn, count); others are zero."""
+        ...
+
     def digest(self, mfns: list[tuple[int, int]], /) -> bytes:
         """SHA-256 over the contents of the extents, in the order given."""
         ...

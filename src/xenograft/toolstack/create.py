@@ -41,6 +41,10 @@ MAXMEM_CONSTANT_PAGES = 256
 """Pages that a domain may have beyond its build (LIBXL_MAXMEM_CONSTANT: 1 MiB)."""
 
 
+SPECIAL_PAGES_ROOM = 64
+"""Pages that a guest may have beyond its target, for special pages and ACPI tables."""
+
+
 def create_control_domain(hypervisor: Hypervisor) -> Domain:
     """Domain 0, whose services run in this process."""
     domain = hypervisor.create_domain(
@@ -62,21 +66,22 @@ class _Options(NamedTuple):
     name: str
     uuid: bytes
     max_event_channels: int
-    max_pages: int | None
+    pages: int
+    """Of its build."""
 
 
 @contextmanager
 def _new_domain(
-    hypervisor: Hypervisor, kind: GuestKind, plan: BuiltGuest | PvPlan, options: _Options
+    hypervisor: Hypervisor, kind: GuestKind, vcpus: int, options: _Options
 ) -> Iterator[Domain]:
     """A paused domain without memory, to be filled; it's destroyed if that fails."""
-    name, uuid, channels, limit = options
+    name, uuid, channels, pages = options
     domain = hypervisor.create_domain(
         kind,
         name=name,
         uuid=uuid,
-        max_vcpus=plan.vcpus,
-        max_pages=max(limit or 0, plan.pages) + MAXMEM_CONSTANT_PAGES,
+        max_vcpus=vcpus,
+        max_pages=pages + MAXMEM_CONSTANT_PAGES,
         max_event_channels=channels,
     )
     try:
@@ -94,16 +99,18 @@ def create_pvh_domain(
     uuid: bytes = bytes(16),
     cpuid: Iterable[Edit] = (),
     max_event_channels: int = 1023,
-    max_pages: int | None = None,
+    pages: int | None = None,
 ) -> Domain:
     """A paused domain with the guest in its memory and its first vCPU at the entry point.
 
-    Raises UserError if the machine has too little memory left.
+    `pages`: what it may have of the memory that it was built for; if that's less, the rest is
+    populated on demand.  Raises UserError if the machine has too little memory left.
     """
-    options = _Options(name, uuid, max_event_channels, max_pages)
-    with _new_domain(hypervisor, GuestKind(built.kind), built, options) as domain:
+    pages = built.pages if pages is None else min(pages + SPECIAL_PAGES_ROOM, built.pages)
+    options = _Options(name, uuid, max_event_channels, pages)
+    with _new_domain(hypervisor, GuestKind(built.kind), built.vcpus, options) as domain:
         domain.arch.set_cpuid(cpuid)
-        _fill_memory(domain, built)
+        _fill_memory(domain, built, pages)
         domain.hvm_params.update(built.special.hvm_params())
         domain.hvm_params[params.HVM_PARAM_STORE_EVTCHN] = domain.events.alloc_unbound(0)
         domain.hvm_params[params.HVM_PARAM_TIMER_MODE] = params.HVMPTM_no_delay_for_missed_ticks
@@ -121,14 +128,14 @@ def create_pv_domain(
     uuid: bytes = bytes(16),
     cpuid: Iterable[Edit] = (),
     max_event_channels: int = 1023,
-    max_pages: int | None = None,
+    pages: int | None = None,
 ) -> Domain:
     """A paused PV domain with the guest in its memory and its first vCPU at the entry point.
 
-    Raises UserError if the machine has too little memory left.
+    `pages` is for other kinds: a PV guest has all the memory that it was built for.  Raises UserError if the machine has too little memory left.
     """
-    options = _Options(name, uuid, max_event_channels, max_pages)
-    with _new_domain(hypervisor, GuestKind.PV, plan, options) as domain:
+    options = _Options(name, uuid, max_event_channels, plan.pages)
+    with _new_domain(hypervisor, GuestKind.PV, plan.vcpus, options) as domain:
         platform = domain.arch
         assert isinstance(platform, PvPlatform)
         platform.set_cpuid(cpuid)
@@ -136,8 +143,7 @@ def create_pv_domain(
             platform.set_width(32)
         mfns = _populate_pv(domain, plan)
         # All of the memory that it may ever have, in one piece (xc_domain_set_memmap_limit).
-        limit = max(max_pages or 0, plan.pages) << PAGE_SHIFT
-        domain.p2m.e820 = ((0, limit, int(E820_RAM)),)
+        domain.p2m.e820 = ((0, plan.maxmem, int(E820_RAM)),)
         _fill_pv(domain, plan, mfns)
         _start_pv(domain, platform, plan, mfns)
     return domain
@@ -218,11 +224,23 @@ def apply_limits(domain: Domain, config: DomainConfig) -> None:
         )
 
 
-def _fill_memory(domain: Domain, built: BuiltGuest) -> None:
-    with _enough_memory(domain, built.pages):
-        for gfn, count in (*built.ram, *built.extra):
-            domain.p2m.populate(gfn, count)
+def _fill_memory(domain: Domain, built: BuiltGuest, pages: int) -> None:
+    p2m = domain.p2m
+    with _enough_memory(domain, pages):
+        for gfn, count in built.extra:
+            p2m.populate(gfn, count)
+        if pages < built.pages:
+            for gfn, count in built.ram:
+                p2m.populate_on_demand(gfn, count)
+            if p2m.pod is not None:
+                p2m.pod.set_target(pages)
+        else:
+            for gfn, count in built.ram:
+                p2m.populate(gfn, count)
     for gpa, data in built.pieces():
+        if p2m.pod is not None:
+            for gfn in range(gpa >> PAGE_SHIFT, (gpa + len(data) - 1 >> PAGE_SHIFT) + 1):
+                p2m.touch(gfn)
         domain.space.write(gpa, data)
     domain.p2m.e820 = tuple((entry.addr, entry.size, int(entry.type)) for entry in built.e820)
 
@@ -253,10 +271,9 @@ def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
         page = map_grant(control.grants, domain.domid, GNTTAB_RESERVED_CONSOLE)
     except GrantError as error:
         raise ValueError(f"the console page {gfn:#x} isn't populated") from error
-    if domain.kind is GuestKind.PV:
-        # The start info page tells the port, so it was allocated with the domain's memory.
-        port = domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN]
-    else:
+    # A PV guest's start info page tells the port, and a guest that was saved knows it.
+    port = domain.hvm_params.get(params.HVM_PARAM_CONSOLE_EVTCHN, 0)
+    if not port:
         port = domain.events.alloc_unbound(control.domid)
         domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
     return ConsoleBackend(domain.memory, page.maddr, control.events, domain.domid, port, page.unmap)

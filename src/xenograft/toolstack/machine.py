@@ -464,7 +464,7 @@ class Machine:
             uuid=identity.bytes,
             cpuid=edits,
             max_event_channels=config.max_event_channels,
-            max_pages=None if config.maxmem is None else config.maxmem << 8,
+            pages=config.memory << 8,
         )
         apply_limits(xen, config)
         domain = Domain(self, xen)

@@ -148,7 +148,7 @@ class VifDevice(XenbusDevice):
     # -- xenbus --------------------------------------------------------------------------------
     def offer(self) -> None:
         try:
-            self.networks.get(self._bridge)
+            self.networks.get(self.bridge)
             self._open_forwards()
         except (NetworkError, ForwardError, ValueError) as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
@@ -160,9 +160,9 @@ class VifDevice(XenbusDevice):
         forwards = parse_forwards(self.read("forward") or "")
         if not forwards or self.forwards:
             return
-        network = self.networks.user_network(self._bridge)
+        network = self.networks.user_network(self.bridge)
         if network is None:
-            raise NetworkError(f"forward: bridge {self._bridge} has no user network (bridge=user)")
+            raise NetworkError(f"forward: bridge {self.bridge} has no user network (bridge=user)")
         mac = parse_mac(self.read("mac") or "")
         address = ipaddress.IPv4Address(ip) if (ip := self.read("ip")) else None
         for forward in forwards:
@@ -173,7 +173,8 @@ class VifDevice(XenbusDevice):
         return int(value) if value.isdigit() and len(value) <= 5 else None
 
     @property
-    def _bridge(self) -> str:
+    def bridge(self) -> str:
+        """The name of the bridge that its nodes name."""
         return self.read("bridge") or DEFAULT_BRIDGE
 
     def connect(self) -> None:
@@ -202,7 +203,7 @@ class VifDevice(XenbusDevice):
             self.watch(name, lambda _path: self._read_filters())
         self._read_filters()
         try:
-            self.networks.get(self._bridge).attach(self.port)
+            self.networks.get(self.bridge).attach(self.port)
         except NetworkError as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
 
@@ -327,7 +328,7 @@ class VifDevice(XenbusDevice):
 
     def release(self) -> None:
         forwards, self.forwards = self.forwards, []
-        network = self.networks.user_network(self._bridge) if forwards else None
+        network = self.networks.user_network(self.bridge) if forwards else None
         if network is not None:
             for forward in forwards:
                 network.close_forward(forward)

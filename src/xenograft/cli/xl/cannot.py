@@ -13,7 +13,6 @@ _PSR = "the machine's processor has no Platform Shared Resource monitoring or co
 _TPM = "virtual TPMs have no back end here"
 _DISPLAY = "virtual displays have no back end here"
 _SOUND = "virtual sound cards have no back end here"
-_KEYBOARD = "virtual keyboards have no back end here"
 _USB = "there is no USB here"
 _FLASK = "there is no Flask security policy: every domain may do what its privileges say"
 
@@ -31,8 +30,6 @@ REASONS: dict[str, str] = {
     "vncviewer": "guests have no VNC display here; xg console shows their console",
     "vtpm-attach": _TPM,
     "vtpm-detach": _TPM,
-    "vkb-attach": _KEYBOARD,
-    "vkb-detach": _KEYBOARD,
     "vdispl-attach": _DISPLAY,
     "vdispl-detach": _DISPLAY,
     "vsnd-attach": _SOUND,

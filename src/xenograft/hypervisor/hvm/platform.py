@@ -81,7 +81,7 @@ class HvmPlatform:
         hypervisor = domain.hypervisor
         cpu = hypervisor.engine.cpu(domain.space, vcpu.vcpu_id)
         vcpu.cpu = cpu
-        vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
+        vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu, domain.p2m))
         cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
         cpu.pass_msrs(self.msrs[vcpu.vcpu_id].engine_msrs())
         cpu.limit_controls(

@@ -32,6 +32,7 @@ from xenograft.hypervisor.memory.p2m_types import (
     SPECIAL_TYPES,
     P2mType,
 )
+from xenograft.hypervisor.memory.pod import PopulateOnDemand
 
 GFN_BITS = 36
 """Guest-physical addresses have at most 48 bits."""
@@ -82,6 +83,7 @@ class P2m:
         "frames",
         "gfn_limit",
         "max_mapped",
+        "pod",
         "pool",
         "space",
         "translated",
@@ -106,6 +108,8 @@ class P2m:
         self.max_mapped = -1
         """The highest gfn that was ever mapped (Xen's max_mapped_pfn), -1 before the first."""
         self.e820: tuple[tuple[int, int, int], ...] = ()
+        self.pod: PopulateOnDemand | None = None
+        """Pages that come when they're touched; None for a domain that has never had any."""
         self._types: dict[int, P2mType] = {}
 
     # -- looking -----------------------------------------------------------------------------
@@ -115,6 +119,8 @@ class P2m:
             return (gfn, P2mType.ram_rw) if self.frames.valid(gfn) else _NOTHING
         entry = self.space.lookup(gfn)
         if entry is None:
+            if self.pod is not None and gfn in self.pod.entries:
+                return INVALID_MFN, P2mType.populate_on_demand
             return INVALID_MFN, self._types.get(gfn, P2mType.mmio_dm)
         return entry[0], self._types.get(gfn, P2mType.ram_rw)
 
@@ -123,6 +129,7 @@ class P2m:
 
         None too for a grant mapping: what is mapped by grant can't be passed on.
         """
+        self.touch(gfn)
         mfn, kind = self.lookup(gfn)
         if kind not in ANY_RAM_TYPES:
             return None
@@ -131,6 +138,10 @@ class P2m:
         else:
             held = self.frames.get_page(mfn, self.pool.domid)
         return (mfn, kind) if held else None
+
+    def odd_types(self) -> dict[int, P2mType]:
+        """The types of gfns that aren't ordinary RAM or nothing."""
+        return dict(self._types)
 
     def own_ram(self, gfn: int, write: bool) -> int | None:
         """The frame of the domain's own behind an ordinary page, without a reference.
@@ -150,6 +161,8 @@ class P2m:
 
     def fault(self, gfn: int, access: int) -> FaultAction:
         """What to do about an access (0 read, 1 write, 2 fetch) that the engine stopped."""
+        if self.touch(gfn):
+            return FaultAction.RETRY
         _, kind = self.lookup(gfn)
         if kind not in ANY_RAM_TYPES:
             return FaultAction.MMIO
@@ -165,6 +178,8 @@ class P2m:
             self.space.map(gfn, mfn, count, FLAGS[kind])
         except IndexError:
             raise XenError(Errno.EINVAL) from None
+        if self.pod is not None:
+            self.pod.entries.discard(gfn, count)
         if kind is not P2mType.ram_rw:
             for i in range(count):
                 self._types[gfn + i] = kind
@@ -261,6 +276,27 @@ class P2m:
             at += length
         return extents
 
+    def populate_on_demand(self, gfn: int, count: int) -> None:
+        """Let frames come to gfn … when they're touched.
+
+        They come from what `PopulateOnDemand.set_target` provides. Raises XenError: EINVAL,
+        EBUSY (see `PopulateOnDemand.mark`).
+        """
+        if self.pod is None:
+            self.pod = PopulateOnDemand(self)
+        self.pod.mark(gfn, count)
+
+    def touch(self, gfn: int) -> bool:
+        """Have a frame where one comes when it's touched.
+
+        False if nothing was to be done; True too if there's no frame left, and the domain has
+        crashed.
+        """
+        if self.pod is None or gfn not in self.pod.entries:
+            return False
+        self.pod.demand(gfn)
+        return True
+
     def guest_remove_page(self, gfn: int) -> None:
         """Unmap a page of the domain's own and give up its allocation.
 
@@ -268,6 +304,9 @@ class P2m:
         for a frame that isn't the domain's (Xen's guest_remove_page).
         """
         mfn, kind = self.lookup(gfn)
+        if kind is P2mType.populate_on_demand and self.pod is not None:
+            self.pod.give_up(gfn)
+            return
         if self.translated and kind in HOLE_TYPES:
             raise XenError(Errno.ENOENT)
         if kind is P2mType.mmio_direct:
@@ -278,7 +317,8 @@ class P2m:
             raise XenError(Errno.ENXIO)
         try:
             self.remove_page(gfn, mfn)
-            self.frames.put_alloc_ref(mfn)
+            if self.pod is None or not self.pod.keep(mfn):
+                self.frames.put_alloc_ref(mfn)
         finally:
             self.frames.put_page(mfn)
 
@@ -340,6 +380,7 @@ class P2m:
         for gfn, _, count, _ in self.space.entries():
             self.space.unmap(gfn, count)
         self._types.clear()
+        self.pod = None
         return self.frames.relinquish(self.pool, budget)
 
     def save(self) -> P2mState:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 import msgspec
 
 from xenograft.toolstack.config.disk import Disk
+from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.vif import Vif
 from xenograft.toolstack.errors import Failure as Failure
@@ -327,6 +328,13 @@ class AttachVif(Request[None], frozen=True):
     vif: Vif
 
 
+class AttachVkb(Request[None], frozen=True):
+    """Hot-plug a keyboard and pointer."""
+
+    domain: str
+    vkb: Vkb
+
+
 class DetachDevice(Request[None], frozen=True):
     """Take a device away: once the guest has let go of it, or at once.
 
@@ -337,6 +345,34 @@ class DetachDevice(Request[None], frozen=True):
     kind: str
     which: str
     force: bool = False
+
+
+class BridgeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge of the machine."""
+
+    name: str
+    mtu: int
+    uplink: str
+    """none, user, or tap:INTERFACE."""
+    restricted: bool
+    interfaces: list[str]
+    """Guests' interfaces that are plugged in, as vif<domid>.<number>."""
+
+
+class ListBridges(Request[list[BridgeRow]], frozen=True):
+    """All bridges."""
+
+
+class AddBridge(Request[None], frozen=True):
+    """Make a bridge, from a line as `xg run --bridge` takes it."""
+
+    spec: str
+
+
+class RemoveBridge(Request[None], frozen=True):
+    """Take a bridge away that nobody is plugged into."""
+
+    name: str
 
 
 class ChangeMedium(Request[None], frozen=True):

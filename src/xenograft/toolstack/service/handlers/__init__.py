@@ -5,6 +5,7 @@ Importing this package fills `table`.
 """
 
 from xenograft.toolstack.service.handlers import (
+    bridges,
     consoles,
     control,
     devices,
@@ -17,6 +18,7 @@ from xenograft.toolstack.service.handlers import (
 )
 
 __all__ = [
+    "bridges",
     "consoles",
     "control",
     "devices",
