@@ -132,7 +132,8 @@ def create_pv_domain(
 ) -> Domain:
     """A paused PV domain with the guest in its memory and its first vCPU at the entry point.
 
-    `pages` is for other kinds: a PV guest has all the memory that it was built for.  Raises UserError if the machine has too little memory left.
+    `pages` is for other kinds: a PV guest has all the memory that it was built for.  Raises
+    UserError if the machine has too little memory left.
     """
     options = _Options(name, uuid, max_event_channels, plan.pages)
     with _new_domain(hypervisor, GuestKind.PV, plan.vcpus, options) as domain:
