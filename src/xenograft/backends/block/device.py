@@ -84,6 +84,7 @@ class BlockDevice(XenbusDevice):
     """A disk or CD drive that a guest sees."""
 
     kind: ClassVar[str] = "vbd"
+    saved = BlockState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)
@@ -96,6 +97,8 @@ class BlockDevice(XenbusDevice):
         self.queues: list[BlockQueue] = []
         self.stalled: dict[BlockQueue, None] = {}
         """Queues with requests that had to wait for room."""
+        self.lent = False
+        """Whether another back end has the image; no requests are taken meanwhile."""
         self.provided: Image | None = None
         """An image that was opened already, for the next `offer`."""
         self._work: WorkPool = host.work
@@ -311,7 +314,8 @@ class BlockDevice(XenbusDevice):
     def has_room(self) -> bool:
         """Whether more requests may be taken from a ring."""
         return (
-            self._bytes < MAX_BYTES_UNDER_WAY
+            not self.lent
+            and self._bytes < MAX_BYTES_UNDER_WAY
             and self._requests < MAX_REQUESTS_UNDER_WAY
             and len(self._deferred) < MAX_REQUESTS_UNDER_WAY
         )
@@ -413,6 +417,29 @@ class BlockDevice(XenbusDevice):
             self.host.log(f"{self.path}: {what} error at sector {request.sector}: {why}")
 
     # -- persistence -----------------------------------------------------------------------------
+    def quiesce(self) -> None:
+        for queue in self.queues:
+            queue.push()
+
+    def lend(self) -> None:
+        image, self.image = self.image, None
+        self.lent = True
+        if image is not None:
+            try:
+                if not image.readonly:
+                    image.flush()
+            finally:
+                image.close()
+
+    def take_back(self) -> None:
+        if not self.lent:
+            return
+        self._open()
+        self.lent = False
+        stalled, self.stalled = self.stalled, {}
+        for queue in stalled:
+            queue.process()
+
     def save(self) -> BlockState:
         """The device's state; nothing may be under way (`WorkPool.drain`).
 
@@ -431,3 +458,12 @@ class BlockDevice(XenbusDevice):
                 for queue in self.queues
             ),
         )
+
+    def restore(self, state: BlockState) -> None:
+        """The rings go on by themselves; pages that were kept mapped are mapped when needed."""
+        if len(state.queues) != len(self.queues):
+            raise DeviceError(Errno.EINVAL, "the front end has other rings than when it was saved")
+        for queue, saved in zip(self.queues, state.queues, strict=True):
+            queue.halted = saved.halted
+        if state.sectors != self.sectors:
+            self._announce()

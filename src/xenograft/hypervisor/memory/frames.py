@@ -53,13 +53,26 @@ class PagePool:
     has reserved of the machine's free frames (XENMEM_claim_pages).
     """
 
-    __slots__ = ("claimed", "domid", "dying", "max_pages", "on_empty", "pages", "special", "view")
+    __slots__ = (
+        "claimed",
+        "domid",
+        "dying",
+        "max_pages",
+        "on_empty",
+        "pages",
+        "shared",
+        "special",
+        "view",
+    )
 
     def __init__(self, domid: int, max_pages: int) -> None:
         self.domid = domid
         self.max_pages = max_pages
         self.pages = RunSet()
         self.special: set[int] = set()
+        self.shared: RunSet | None = None
+        """gfns whose frames were shared with a clone; those written since have frames of their
+        own, which are in `pages` once somebody has looked (see `P2m.lookup`)."""
         self.claimed = 0
         self.dying = False
         self.view: AddressSpace | None = None
@@ -70,7 +83,7 @@ class PagePool:
     @property
     def tot_pages(self) -> int:
         """Frames counted in the reservation (XENMEM_current_reservation)."""
-        return len(self.pages)
+        return len(self.pages) + (0 if self.shared is None else len(self.shared))
 
     @property
     def empty(self) -> bool:

@@ -20,6 +20,7 @@ from enum import Enum, auto
 import msgspec
 
 from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.xen import DOMID_COW
 from xenograft.engine.protocol import P2M_COW, P2M_WRITE, AddressSpace
 from xenograft.hypervisor.memory.frames import INVALID_GFN, INVALID_MFN, FrameTable, PagePool
 from xenograft.hypervisor.memory.p2m_types import (
@@ -33,6 +34,7 @@ from xenograft.hypervisor.memory.p2m_types import (
     P2mType,
 )
 from xenograft.hypervisor.memory.pod import PopulateOnDemand
+from xenograft.hypervisor.memory.runs import RunSet
 
 GFN_BITS = 36
 """Guest-physical addresses have at most 48 bits."""
@@ -114,9 +116,15 @@ class P2m:
 
     # -- looking -----------------------------------------------------------------------------
     def lookup(self, gfn: int) -> tuple[int, P2mType]:
-        """(mfn, type) behind a gfn; INVALID_MFN where there's no frame."""
+        """(mfn, type) behind a gfn; INVALID_MFN where there's no frame.
+
+        A frame that is shared with a clone is copied: whoever asks may hold on to it.  Raises
+        XenError(ENOMEM) if the machine has no frame left for that.
+        """
         if not self.translated:
             return (gfn, P2mType.ram_rw) if self.frames.valid(gfn) else _NOTHING
+        if self.pool.shared is not None and gfn in self.pool.shared:
+            self._unshare(gfn)
         entry = self.space.lookup(gfn)
         if entry is None:
             if self.pod is not None and gfn in self.pod.entries:
@@ -163,7 +171,11 @@ class P2m:
         """What to do about an access (0 read, 1 write, 2 fetch) that the engine stopped."""
         if self.touch(gfn):
             return FaultAction.RETRY
-        _, kind = self.lookup(gfn)
+        try:
+            _, kind = self.lookup(gfn)
+        except XenError:
+            self.crash(f"no memory left for a copy of the page at gfn {gfn:#x}")
+            return FaultAction.RETRY
         if kind not in ANY_RAM_TYPES:
             return FaultAction.MMIO
         if access == ACCESS_WRITE and kind in DISCARD_WRITE_TYPES:
@@ -171,6 +183,48 @@ class P2m:
         if access == ACCESS_FETCH and kind in SPECIAL_TYPES:
             return FaultAction.CRASH
         return FaultAction.RETRY
+
+    # -- sharing with clones -------------------------------------------------------------------
+    def share(self, child: P2m) -> list[tuple[int, int]]:
+        """Let an empty map show the same memory, copied page by page when one of both writes.
+
+        Returns the runs (gfn, count) that weren't shared, since others refer to their frames
+        by number: those of the hypervisor's, and those that back ends have mapped.
+        """
+        special = list(self.pool.special)
+        for mfn in special:
+            self.frames.memory.get_ref(mfn)
+        left = self.space.share(child.space, self.pool.domid, child.pool.domid, DOMID_COW)
+        for mfn in special:
+            self.frames.memory.put_ref(mfn)
+        shared = RunSet()
+        for gfn, mfn, count, flags in self.space.entries():
+            if flags & P2M_COW:
+                shared.add(gfn, count)
+                self.pool.pages.discard(mfn, count)
+                self.frames.set_gfn(mfn, INVALID_GFN, count)
+        self.pool.shared, child.pool.shared = shared, RunSet(shared.runs())
+        child.max_mapped = max(child.max_mapped, self.max_mapped)
+        return left
+
+    def _unshare(self, gfn: int) -> None:
+        """Have a frame of the domain's own behind a gfn that was shared."""
+        assert self.pool.shared is not None  # the caller has looked
+        if not self.space.unshare(gfn):
+            raise XenError(Errno.ENOMEM)
+        entry = self.space.lookup(gfn)
+        self.pool.shared.discard(gfn)
+        if entry is not None:
+            self.pool.pages.add(entry[0])
+            self.frames.set_gfn(entry[0], gfn)
+
+    def _drop_shared(self) -> None:
+        """The end of sharing: what was written is the domain's own, the rest is let go."""
+        shared, self.pool.shared = self.pool.shared, None
+        for gfn, count in () if shared is None else shared.runs():
+            for _, mfn, length, _ in self.space.private(gfn, count):
+                self.pool.pages.add(mfn, length)
+            self.space.drop_shared(gfn, count)
 
     # -- entries -------------------------------------------------------------------------------
     def _set(self, gfn: int, mfn: int, count: int, kind: P2mType) -> None:
@@ -375,6 +429,7 @@ class P2m:
         released before (`GrantTable.release_mappings`).
         """
         self.pool.dying = True
+        self._drop_shared()
         for gfn in [gfn for gfn, kind in self._types.items() if kind is P2mType.map_foreign]:
             self._clear(gfn)
         for gfn, _, count, _ in self.space.entries():

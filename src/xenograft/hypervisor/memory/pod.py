@@ -145,6 +145,8 @@ class PopulateOnDemand:
         while budget > 0 and not self.cache:
             for _ in range(min(SWEEP_LIMIT, budget)):
                 gfn, self._swept = self._swept, (self._swept + 1) % (p2m.max_mapped + 1)
+                if p2m.pool.shared is not None and gfn in p2m.pool.shared:
+                    continue  # its frame can't be had by looking
                 mfn, kind = p2m.lookup(gfn)
                 if (
                     kind in RAM_TYPES

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +16,7 @@ from xenograft.hypervisor.grants.shared import status_frames_for
 from xenograft.hypervisor.guest_time import update_vcpu_time, update_wallclock
 from xenograft.hypervisor.hvm.callback import set_upcall_line
 from xenograft.hypervisor.kinds import GuestKind
+from xenograft.hypervisor.memory.runs import RunSet
 from xenograft.hypervisor.sched.persist import restore_domain
 from xenograft.hypervisor.state.capture import DOMID_CONTROL, shifted
 from xenograft.hypervisor.state.records import DomainState, StateError, VcpuState
@@ -55,6 +56,65 @@ def rebuild(
     Raises StateError for a record that makes no sense, XenError(ENOMEM) if the machine has too
     little memory left; nothing remains of the domain then.
     """
+
+    def fill(domain: Domain) -> None:
+        for gfn, count in state.memory.ram:
+            domain.p2m.populate(gfn, count)
+        for gpa, data in contents:
+            if gpa % PAGE_SIZE or len(data) % PAGE_SIZE:
+                raise ValueError(f"memory at {gpa:#x} isn't whole pages")
+            domain.space.write(gpa, data)
+
+    return _make(hypervisor, state, fill, name, uuid, fresh, pool)
+
+
+def clone(domain: Domain, state: DomainState, *, name: str, uuid: bytes) -> Domain:
+    """Another domain, paused, that goes on where `state` was captured.
+
+    `domain` has the memory of that moment: the one that it was captured from, which has stood
+    still since, or a clone that was frozen then.  The two share it, and each gets a copy of a
+    page that it or the other one writes.  Pages that back ends have mapped are copied at once.
+    Raises StateError, XenError(ENOMEM).
+    """
+
+    def fill(child: Domain) -> None:
+        ram = RunSet(state.memory.ram)
+        memory = domain.memory
+        for gfn, count in domain.p2m.share(child.p2m):
+            for one in range(gfn, gfn + count):
+                if one in ram:
+                    child.p2m.populate(one)
+                    source, copy = domain.space.lookup(one), child.space.lookup(one)
+                    assert source is not None  # it was there a moment ago
+                    assert copy is not None
+                    page = memory.read(source[0] << PAGE_SHIFT, PAGE_SIZE)
+                    memory.write(copy[0] << PAGE_SHIFT, page)
+
+    if domain.dying:
+        raise StateError(f"{domain.name} is being destroyed")
+    pool = domain.sched.pool_id
+    return _make(domain.hypervisor, state, fill, name, uuid, False, pool)
+
+
+def freeze(domain: Domain) -> None:
+    """Have nothing happen to a paused domain any more: it's kept for its memory alone."""
+    domain.is_hidden = True
+    domain.watchdogs.stop()
+    domain.arch.close()
+    for vcpu in domain.vcpus:
+        vcpu.stop_timers()
+
+
+def _make(
+    hypervisor: Hypervisor,
+    state: DomainState,
+    fill: Callable[[Domain], None],
+    name: str | None,
+    uuid: bytes | None,
+    fresh: bool,
+    pool: int,
+) -> Domain:
+    """The new domain; `fill` gives it its memory."""
     _check(state)
     domain = hypervisor.create_domain(
         GuestKind(state.kind),
@@ -67,7 +127,8 @@ def rebuild(
     )
     try:
         _platform(domain, state)
-        _memory(domain, state, contents, fresh)
+        fill(domain)
+        _memory(domain, state, fresh)
         _vcpus(domain, state, fresh)
         if fresh:
             _open_channels(domain)
@@ -114,18 +175,13 @@ def _platform(domain: Domain, state: DomainState) -> None:
 
 
 # -- memory --------------------------------------------------------------------------------------
-def _memory(domain: Domain, state: DomainState, contents: Contents, fresh: bool) -> None:
+def _memory(domain: Domain, state: DomainState, fresh: bool) -> None:
+    """The rest of the physical map, and the pages of the hypervisor's that the guest sees."""
     p2m, memory, saved = domain.p2m, domain.memory, state.memory
-    for gfn, count in saved.ram:
-        p2m.populate(gfn, count)
     for gfn, count in saved.on_demand:
         p2m.populate_on_demand(gfn, count)
     if p2m.pod is not None:
         p2m.pod.set_target(domain.pool.tot_pages + saved.cache)
-    for gpa, data in contents:
-        if gpa % PAGE_SIZE or len(data) % PAGE_SIZE:
-            raise ValueError(f"memory at {gpa:#x} isn't whole pages")
-        domain.space.write(gpa, data)
     for gfn, count in saved.readonly:
         p2m.set_read_only(gfn, count)
     for gfn, count in saved.mmio_direct:
@@ -160,7 +216,8 @@ def _memory(domain: Domain, state: DomainState, contents: Contents, fresh: bool)
 # -- vCPUs ---------------------------------------------------------------------------------------
 def _vcpus(domain: Domain, state: DomainState, fresh: bool) -> None:
     platform: HvmPlatform = domain.arch  # type: ignore[assignment]  # PVH, as was checked
-    now = domain.hypervisor.clock.now()
+    # The TSC was read at the same moment as the system time.
+    now = domain.machine_time(state.system_time)
     domain.callback_vector = -1 if fresh else state.callback_vector
     for vcpu, saved in zip(domain.vcpus, state.vcpus, strict=True):
         # A TSC that ran at another rate goes on from its value, at this machine's rate.

@@ -13,7 +13,9 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    migration,
     scheduling,
+    state,
     vcpus,
 )
 
@@ -26,6 +28,8 @@ __all__ = [
     "inspect",
     "machine",
     "memory",
+    "migration",
     "scheduling",
+    "state",
     "vcpus",
 ]
