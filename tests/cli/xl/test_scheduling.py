@@ -205,6 +205,25 @@ class TestRtds:
         )
         assert "VCPU index is out of range" in fails(xg, "sched-rtds", "-d", web, "-v", "9")
 
+    def test_what_runs_is_analyzed(self, xg: Xg, web: str, tmp_path: Path) -> None:
+        """`xg sched analyze` without a file: the service's own pools."""
+        assert xg("sched", "analyze") == (
+            1, "", "there is nothing to analyze: no cpupool has rtds or arinc653\n"
+        )  # fmt: skip
+        path = tmp_path / "p.cfg"
+        path.write_text(POOL_CFG.format(sched="rtds"))
+        xg("cpupool-cpu-remove", "Pool-0", "1")
+        xg("cpupool-create", str(path))
+        xg("cpupool-migrate", web, "pool-rtds")
+        assert out(xg, "sched", "analyze").startswith(
+            "pool pool-rtds (rtds, 1 CPUs): utilization 0.800: schedulable\n"
+        )
+        xg("sched-rtds", "-d", web, "-v", "1", "-p", "10000", "-b", "7000", "-e", "0")
+        status, output, _ = xg("sched", "analyze")
+        assert status == 1
+        assert "utilization 1.100: NOT schedulable" in output
+        assert "CPU 1 is overloaded" in output
+
     @pytest.mark.parametrize(
         ("words", "says"),
         [
