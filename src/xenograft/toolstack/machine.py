@@ -19,6 +19,7 @@ virtual clock, and goes on unused on the real one.
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid as uuids
 from collections.abc import Callable, Iterable
@@ -50,15 +51,20 @@ from xenograft.toolstack.sched.apply import apply_scheduling
 from xenograft.toolstack.sched.control import SchedControl
 from xenograft.toolstack.screen import Screen
 from xenograft.toolstack.services import Services
+from xenograft.toolstack.state.suspend import ANSWER_SECONDS
 
 if TYPE_CHECKING:
-    from xenograft.backends.console.console import ConsoleBackend
+    from xenograft.backends.console.console import ConsoleBackend, ConsoleState
     from xenograft.engine.protocol import Engine
     from xenograft.hypervisor import domain as hypervisor_domain
     from xenograft.hypervisor.instruments import Instruments
     from xenograft.toolstack.build.guest import BuiltGuest
     from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
+    from xenograft.toolstack.state.fork import Moment
+
+SaveMode = Literal["auto", "suspend", "snapshot"]
+After = Literal["destroy", "run", "pause"]
 
 __all__ = ["Console", "Domain", "GuestEnded", "Machine", "ShutdownReason"]
 
@@ -189,15 +195,29 @@ class Console:
     def _close(self) -> None:
         self._backend.close()
 
+    def restore(self, state: ConsoleState) -> None:
+        """Go on with what another life's console had said; `expect` looks for what comes now."""
+        self._backend.restore(state)
+        self._seen = self._backend.end
+        self._backend.resume()
+
 
 class Domain:
     """A guest of a `Machine`."""
 
-    def __init__(self, machine: Machine, xen: hypervisor_domain.Domain) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        xen: hypervisor_domain.Domain,
+        config: DomainConfig,
+        console: ConsoleBackend | None = None,
+    ) -> None:
         self.machine = machine
+        self.config = config
+        """What it was built from."""
         self.xen = xen
         """The hypervisor's own record of it."""
-        self.console = Console(self)
+        self.console = Console(self, console)
         self.devices = Devices(machine.services, xen)
         """Its disks, network interfaces and the like."""
         self.screen = Screen(self)
@@ -304,6 +324,68 @@ class Domain:
     def unpause(self) -> None:
         """Let its vCPUs run again."""
         self.xen.unpause()
+
+    def suspend(self, timeout: float = ANSWER_SECONDS) -> bool:
+        """Have the guest suspend itself; False if it can't, or doesn't begin within `timeout` s.
+
+        `resume` lets it go on here; `save` saves it as it is.  Runs the machine.
+        """
+        from xenograft.toolstack.state import suspend
+
+        services, xen = self.machine.services, self.xen
+        if not suspend.can_suspend(services, xen):
+            return False
+        suspend.ask(services, xen)
+        self.machine._wait(lambda: self.ended or suspend.answered(services, xen), timeout)
+        if not self.ended and suspend.withdraw(services, xen):
+            return False
+        self.machine._wait(lambda: self.ended, suspend.SUSPEND_SECONDS)
+        return suspend.is_suspended(xen)
+
+    def resume(self) -> None:
+        """Let a guest go on that has suspended itself.  Raises UserError if it hasn't."""
+        from xenograft.toolstack.state import suspend
+
+        if not suspend.is_suspended(self.xen):
+            raise UserError(f"{self.name} isn't suspended")
+        suspend.resume(self.machine.services, self.xen)
+
+    def save(self, path: str | Path, *, mode: SaveMode = "auto", after: After = "destroy") -> None:
+        """Write the guest's whole state to a file, for `Machine.restore`.
+
+        `mode`: the guest's help is asked for ("suspend"), or not ("snapshot"), or as far as it
+        gives it ("auto").  `after`: what becomes of the guest then: "destroy", "run" or "pause".
+        Raises UserError; the guest goes on, and no file is left then.
+        """
+        from xenograft.toolstack.state.save import save_guest
+
+        save_guest(self, Path(path), mode, after)
+
+    def fork(self, count: int | None = None, name: str | None = None) -> list[Domain]:
+        """Clones, which run as soon as the machine does (docs/save-restore.md).
+
+        They're called NAME-1, NAME-2 …, after the guest or `name`; one alone if `count` isn't
+        given, called `name` if that is.  Raises UserError; the clones that were made stay.
+        """
+        from xenograft.toolstack.state.fork import fork
+
+        if count is None and name is not None:
+            return [fork(self, name)]
+        taken = {domain.name for domain in self.machine.domains}
+        names = (f"{name or self.name}-{number}" for number in itertools.count(1))
+        free = (one for one in names if one not in taken)
+        return [fork(self, one) for one in itertools.islice(free, 1 if count is None else count)]
+
+    def snapshot(self) -> Moment:
+        """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""
+        from xenograft.toolstack.state.fork import Moment
+
+        return Moment(self)
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether it's gone."""
+        return self._destroyed
 
     def destroy(self) -> None:
         """End it at once, and give its memory back. Its console's output stays readable."""
@@ -456,8 +538,7 @@ class Machine:
             edits = parse(config.cpuid) if config.cpuid is not None else ()
         except CpuidSyntaxError as error:
             raise UserError(str(error)) from None
-        if any(domain.name == config.name for domain in self._domains):
-            raise UserError(f"name: there is a domain {config.name!r} already; give another name")
+        self.check_name(config.name)
         identity = uuids.UUID(config.uuid) if config.uuid else uuids.uuid5(_UUIDS, config.name)
         create: Any = create_pv_domain if built.kind == "pv" else create_pvh_domain
         xen = create(
@@ -470,21 +551,55 @@ class Machine:
             pages=config.memory << 8,
         )
         apply_limits(xen, config)
-        domain = Domain(self, xen)
-        self._domains.append(domain)
+        domain = Domain(self, xen, config)
+        self.admit(domain)
         try:
             others = [(one.domid, len(one.xen.vcpus)) for one in self._domains if one is not domain]
             apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus), others)
-            self.services.introduce(xen, self._facts(xen, config, str(identity)))
+            self.introduce(domain)
             domain.devices.attach_all(config)
         except BaseException:
             domain.destroy()
             raise
         if not paused:
             domain.unpause()
-        for other in self._domains:
-            other.devices.server_is_back(config.name)
+        self.announce(config.name)
         return domain
+
+    def restore(
+        self, path: str | Path, *, config: DomainConfig | None = None, paused: bool = False
+    ) -> Domain:
+        """A guest that `Domain.save` has written, from this machine or another one.
+
+        `config`: instead of the one that was saved with it.  Raises UserError, one line; then
+        nothing has changed.
+        """
+        from xenograft.toolstack.state.guest import revive
+        from xenograft.toolstack.state.pages import FileGuest
+
+        with FileGuest(path) as saved:
+            return revive(self, saved, str(path), config=config, paused=paused)
+
+    # -- for who makes domains of this machine's ---------------------------------------------
+    def check_name(self, name: str) -> None:
+        """Raises UserError if a domain has that name."""
+        if any(domain.name == name for domain in self._domains):
+            raise UserError(f"name: there is a domain {name!r} already; give another name")
+
+    def admit(self, domain: Domain) -> None:
+        """A domain was made: it's one of the machine's until it's destroyed."""
+        self._domains.append(domain)
+
+    def introduce(self, domain: Domain) -> None:
+        """Tell the store of a new domain."""
+        xen = domain.xen
+        uuid = str(uuids.UUID(bytes=xen.uuid))
+        self.services.introduce(xen, self._facts(xen, domain.config, uuid))
+
+    def announce(self, name: str) -> None:
+        """A domain of that name is there: others may have waited for it to serve them."""
+        for other in self._domains:
+            other.devices.server_is_back(name)
 
     def _facts(self, xen: hypervisor_domain.Domain, config: DomainConfig, uuid: str) -> DomainFacts:
         values, clock = xen.hvm_params, self.hypervisor.clock

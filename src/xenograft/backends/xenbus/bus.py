@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from xenograft.abi.errno import Errno
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.xenbus.device import XenbusDevice
 from xenograft.backends.xenbus.state import parse_state
@@ -56,6 +59,25 @@ class XenbusBackend:
             self._token = None
         for device in list(self.devices.values()):
             device.remove()
+
+    def adopt(self, domid: int, devid: int, saved: bytes | None) -> XenbusDevice:
+        """Make the device of a front end that is connected already (`XenbusDevice.adopt`).
+
+        `saved` is what the device's `save` said, as msgpack.  Whether it worked is in its
+        `error`.
+        """
+        device = self._factory(self.host, f"{self.root}/{domid}/{devid}", domid, devid)
+        device.on_removed = self._removed
+        self.devices[domid, devid] = device
+        try:
+            state = None
+            if saved is not None and device.saved is not None:
+                state = msgspec.msgpack.decode(saved, type=device.saved)
+        except msgspec.MsgspecError as error:
+            device.fail(Errno.EINVAL, f"its saved state makes no sense: {error}")
+            return device
+        device.adopt(state)
+        return device
 
     def _changed(self, path: str, _token: str) -> None:
         names = path[len(self.root) :].strip("/").split("/")

@@ -52,6 +52,20 @@ XL_COMMANDS: dict[str, Lazy] = {
         vm_list="Domains by UUID.",
     ),
     **_rows(
+        "state",
+        _DOMAINS,
+        save="Save a domain's state to restore it later.",
+        restore="Restore a domain from a saved state.",
+        suspend="Have a guest suspend itself.",
+        resume="Let it go on.",
+    ),
+    **_rows(
+        "migrate",
+        _DOMAINS,
+        migrate="Migrate a domain to another host service.",
+        migrate_receive="Take in a domain that comes by standard input.",
+    ),
+    **_rows(
         "host",
         _DOMAINS,
         trigger="Send a trigger (nmi, power …) to a domain.",
@@ -133,7 +147,6 @@ XL_COMMANDS: dict[str, Lazy] = {
 CANNOT_COMMANDS: dict[str, Lazy] = {
     name: Lazy("xenograft.cli.xl.cannot", name.replace("-", "_"), "", _CANNOT)
     for name in (
-        *("save", "restore", "migrate", "migrate-receive"),
         *("pci-attach", "pci-detach", "pci-list", "pci-assignable-add"),
         *("pci-assignable-remove", "pci-assignable-list", "vncviewer", "vtpm-attach"),
         *("vtpm-detach", "vdispl-attach", "vdispl-detach"),

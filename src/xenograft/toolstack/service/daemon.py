@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import fcntl
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -192,6 +193,9 @@ def main() -> None:
             f"the service had ended without stopping (process {before.pid});"
             f" it was running: {', '.join(found)}\n"
         )
+        for guest in before.guests:
+            if guest.saved and Path(guest.saved).exists():
+                news += f"{guest.name} has a saved state: xg restore {shlex.quote(guest.saved)}\n"
         log(news.strip())
     try:
         asyncio.run(

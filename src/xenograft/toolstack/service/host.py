@@ -36,6 +36,8 @@ class Guest:
     """What it's built from when it's built again."""
     created_ns: int
     """The machine's time at which it was made."""
+    saved_to: str = ""
+    """The file that it was saved to last, as long as it goes on."""
     preserved: bool = False
     """It stays after its end, until somebody destroys it."""
     destroyed: bool = False

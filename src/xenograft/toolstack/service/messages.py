@@ -8,7 +8,7 @@ a command needs one round trip.  What fails is a `Failure` with the line that `x
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -233,6 +233,104 @@ class DumpCore(Request[None], frozen=True):
 
     domain: str
     path: str
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """A guest that was saved."""
+
+    domid: int
+    name: str
+    size: int
+    """Bytes of the file."""
+    suspended: bool
+    """Whether it has suspended itself; else it's a snapshot."""
+
+
+class SaveDomain(Request[Saved], frozen=True):
+    """Write a domain's whole state to a file (an absolute path).
+
+    `mode` and `after` as for `Domain.save`.  `config`: saved with it instead of its own.
+    """
+
+    domain: str
+    path: str
+    mode: Literal["auto", "suspend", "snapshot"] = "auto"
+    after: Literal["destroy", "run", "pause"] = "destroy"
+    config: DomainConfig | None = None
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """A guest that was restored, and what xl tells of it."""
+
+    domid: int
+    name: str
+    kind: str
+    xen: str
+    store_gfn: int
+    store_port: int
+    console_gfn: int
+    console_port: int
+
+
+class RestoreDomain(Request[Restored], frozen=True):
+    """A domain from a saved state (an absolute path); `config`: instead of the saved one."""
+
+    path: str
+    config: DomainConfig | None = None
+    paused: bool = False
+
+
+class OpenStream(Request[None], frozen=True):
+    """The connection becomes the stream of a guest that is sent or received, by that name.
+
+    What follows the reply are a saved guest's bytes, and lines (`handlers/migration.py`).
+    """
+
+    streams = True
+    name: str
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """A guest that was sent. Times are the source's."""
+
+    domid: int
+    name: str
+    suspended: bool
+    down_ns: int
+    """How long it stood still."""
+    total_ns: int
+    rounds: int
+    pages: int
+    sent: int
+    """Bytes."""
+
+
+class SendDomain(Request[Migrated], frozen=True):
+    """Send a running domain by a stream; it's destroyed once it runs elsewhere."""
+
+    domain: str
+    stream: str
+    mode: Literal["auto", "suspend", "snapshot"] = "auto"
+    config: DomainConfig | None = None
+
+
+class ReceiveDomain(Request[Restored], frozen=True):
+    """Take in a domain that comes by a stream."""
+
+    stream: str
+    paused: bool = False
+
+
+class SuspendDomain(Request[int], frozen=True):
+    """Have a guest suspend itself, and leave it so; answers with its domid."""
+
+    domain: str
+
+
+class ResumeDomain(Request[None], frozen=True):
+    """Let a guest go on that has suspended itself."""
+
+    domain: str
 
 
 class AttachConsole(Request[int], frozen=True):

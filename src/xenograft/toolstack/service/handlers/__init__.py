@@ -15,8 +15,10 @@ from xenograft.toolstack.service.handlers import (
     machine,
     memory,
     metering,
+    migration,
     schedule,
     scheduling,
+    state,
     vcpus,
 )
 
@@ -31,7 +33,9 @@ __all__ = [
     "machine",
     "memory",
     "metering",
+    "migration",
     "schedule",
     "scheduling",
+    "state",
     "vcpus",
 ]
