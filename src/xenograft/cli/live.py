@@ -63,6 +63,7 @@ def frame_lines(
         busy = sum(bar.end - bar.start for bar in row.bars)
         row.label = f"{row.label[:18]:<18} {100 * busy:4.0f}%"
     lines = gantt.to_text(picture, columns, colour=colour)
+    rows = max(rows, 4)
     if len(lines) > rows:
         # The axis stays.
         hidden = len(lines) - rows + 1
