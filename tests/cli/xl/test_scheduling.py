@@ -299,6 +299,10 @@ def test_what_was_changed_outlives_a_reboot(
         client.sock.sendall(b"reboot")
         read_until(client.sock, b"<reboot>\nhello\n")
     assert out(xg, "domid", "web") == "2\n"
+    config = json.loads(out(xg, "list", "-l", "web"))[0]["config"]
+    assert config["c_info"]["pool_name"] == "rt"
+    params = {"sched": "rtds", "period": 20000, "extratime": False, "budget": 9000}
+    assert config["b_info"]["sched_params"] == params
     assert out(xg, "list", "-c", "web").endswith("              rt\n")
     row = out(xg, "sched-rtds", "-d", "web", "-v", "1").splitlines()[1].split()
     assert row == ["web", "2", "1", "20000", "9000", "no"]
