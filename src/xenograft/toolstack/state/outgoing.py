@@ -15,7 +15,7 @@ from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.hypervisor.state.contents import contents
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import MAX_RUN, Writer
-from xenograft.toolstack.state.guest import body_of, check_can_save, head_of
+from xenograft.toolstack.state.guest import body_of, check_can_save, first_body, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,8 @@ class Outgoing:
         self._pieces: Iterator[tuple[int, bytes]] = contents(domain.xen)
         self._closed = False
         self._writer.head(msgspec.json.encode(head_of(domain, config)))
+        # The other end makes room for as much memory as this says.
+        self._writer.body(msgspec.msgpack.encode(first_body(domain)))
 
     def next_piece(self) -> bytes | None:
         """The next bytes of a round; None at its end."""

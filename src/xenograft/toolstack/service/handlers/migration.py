@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xenograft.backends.xenbus.device import DeviceError
@@ -37,12 +38,13 @@ from xenograft.toolstack.service.messages import Failure
 from xenograft.toolstack.service.streams import LinkBroken, Stream
 from xenograft.toolstack.service.table import on_loop
 from xenograft.toolstack.state import suspend
-from xenograft.toolstack.state.file import StateError, records_of
+from xenograft.toolstack.state.file import HEAD, StateError, records_of
 
 if TYPE_CHECKING:
     from xenograft.toolstack.machine import Domain
     from xenograft.toolstack.service.host import Guest
     from xenograft.toolstack.service.service import Service
+    from xenograft.toolstack.state.file import Record
     from xenograft.toolstack.state.guest import Prepared
     from xenograft.toolstack.state.outgoing import Outgoing
 
@@ -108,6 +110,7 @@ class Sender:
         guest, thread, start = self._guest, self._thread, self._now()
         name, domid = guest.name, guest.domid
         outgoing = await thread.call(lambda: Outgoing(self._domain(), self._config or guest.config))
+        self._stream.listen()
         try:
             await self._rounds(outgoing)
             suspended = await self._stop()
@@ -256,23 +259,23 @@ async def receive(service: Service, request: messages.ReceiveDomain) -> messages
 
 
 async def _receive(service: Service, stream: Stream, paused: bool) -> messages.Restored:
-    from xenograft.toolstack.state.guest import Prepared, read_head
-    from xenograft.toolstack.state.pages import StreamGuest
+    from xenograft.toolstack.state.arriving import Arriving
+    from xenograft.toolstack.state.guest import read_head
 
-    saved = StreamGuest()
+    thread, arriving = service.thread, Arriving(service.host.machine, NAME)
+
+    def take(record: Record) -> None:
+        if record.tag == HEAD:
+            check_free(service, read_head(record.payload, NAME).config.name)
+        arriving.take(record)
+
     try:
         async for record in records_of(stream.read, NAME):
-            saved.take(record)
-        if not saved.head or not saved.body:
-            raise StateError(f"{NAME} is damaged: records are missing")
-
-        def prepare() -> Prepared:
-            check_free(service, read_head(saved.head, NAME).config.name)
-            return Prepared(service.host.machine, saved, NAME)
-
-        prepared = await service.thread.call(prepare)
-    finally:
-        saved.close()
+            await thread.call(partial(take, record))
+        prepared = await thread.call(arriving.finish)
+    except BaseException:
+        await asyncio.shield(thread.call(arriving.drop))
+        raise
     return await _take(service, stream, prepared, paused)
 
 
