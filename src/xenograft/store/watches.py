@@ -93,8 +93,8 @@ class Watches:
         """Tell of changes that led from one root to another."""
         for change in changes if self._by_path else ():
             self._fire_path(change.parts, old, new)
-            if change.removed is not None:
-                for parts, _ in tree.walk(change.removed, change.parts):
+            if change.whole is not None:
+                for parts, _ in tree.walk(change.whole, change.parts):
                     if len(parts) > len(change.parts):
                         self._fire_exact(parts, old, new)
 

@@ -48,6 +48,7 @@ class XenbusDevice(ABC):
     """The type of what `save` returns; None: a device of this kind keeps nothing of its own."""
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
+        self._adopting = False
         self.host = host
         self.path = path
         self.domid = domid
@@ -151,6 +152,11 @@ class XenbusDevice(ABC):
 
     def publish(self, nodes: dict[str, str | int]) -> None:
         """Write several nodes of the back end's directory at once."""
+        if self._adopting:
+            # The one before has said it all; nobody is to hear it again.
+            nodes = {name: value for name, value in nodes.items() if self.read(name) != str(value)}
+            if not nodes:
+                return
 
         def work(view: StoreView) -> None:
             for name, value in nodes.items():
@@ -197,7 +203,9 @@ class XenbusDevice(ABC):
                     self.restore(state)
                 self.connected()
 
+        self._adopting = True
         self.guard(take_over)
+        self._adopting = False
         if self.error is None:
             self.guard(self._follow_frontend)
 

@@ -20,9 +20,11 @@ from xenograft.toolstack.service.views import MAKERS
 if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.hypervisor.metering import Reading
     from xenograft.store.client import StoreClient, StoreView
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.service.handlers.schedule import Recording
 
 
 @dataclass
@@ -57,6 +59,10 @@ class Host:
         self.machine = machine
         self.guests: dict[int, Guest] = {}
         self.views = {name: make(machine) for name, make in MAKERS.items()}
+        self.marks: dict[str, Reading] = {}
+        """The account at moments that somebody has marked."""
+        self.recording: Recording | None = None
+        """What ran lately, once somebody has asked for it."""
         self.spent_ns = 0
         """How long guests that have gone had run."""
         self.changed: Callable[[], None] = _nothing
@@ -155,6 +161,8 @@ class Host:
                 view.rm(vm)
 
             self.store.transact(move)
+        # What it has used is the account of the one that is built again.
+        self.hypervisor.meter.settle(guest.domain.xen)
         guest.domain.xen.uuid = identity.bytes
         guest.preserved = True
         self._set_name(guest, name)

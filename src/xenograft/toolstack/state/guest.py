@@ -210,7 +210,7 @@ class Prepared:
             if services is None:
                 domain = _renewed(machine, xen, self._config, self._body.features)
             else:
-                domain = _adopted(machine, xen, self._config, services)
+                domain = adopted(machine, xen, self._config, services)
             domain.console.restore(self._body.console)
         except XenError as error:
             self._drop(domain)
@@ -285,7 +285,7 @@ def cannot_rebuild(
     return UserError(f"the machine has {free} MiB of memory left, and {guest} needs more")
 
 
-def _adopted(
+def adopted(
     machine: Machine, xen: XenDomain, config: DomainConfig, services: ServicesState
 ) -> Domain:
     """A snapshot goes on: its devices and its connections are where they were."""

@@ -11,12 +11,13 @@ from xenograft.abi.errno import XenError
 from xenograft.store import tree
 from xenograft.store.alias import renumbered
 from xenograft.store.path import absolute, join, split
+from xenograft.store.perms import Perms
 from xenograft.toolstack.layout import domain_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from xenograft.store.client import StoreView
+    from xenograft.store.connection import Connection
     from xenograft.store.service import Xenstore
 
 MAX_NODES = 1 << 16
@@ -124,8 +125,8 @@ def moved_nodes(
     return [SavedNode(path(node.path), value(node), perms(node.perms)) for node in nodes]
 
 
-def write_saved(view: StoreView, nodes: Iterable[SavedNode]) -> None:
-    """Write nodes with their permissions.  Raises XenError."""
-    for node in nodes:
-        view.write(node.path, node.value)
-        view.set_perms(node.path, node.perms)
+def graft_saved(store: Xenstore, connection: Connection, nodes: Iterable[SavedNode]) -> None:
+    """Have nodes with their permissions in the store, all at once.  Raises XenError."""
+    store.graft(
+        connection, [(split(node.path), node.value, Perms.parse(node.perms)) for node in nodes]
+    )

@@ -23,9 +23,9 @@ from xenograft.toolstack.layout import domain_path
 from xenograft.toolstack.state.nodes import (
     SavedNode,
     check_nodes,
+    graft_saved,
     moved_nodes,
     save_nodes,
-    write_saved,
 )
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def revive_services(services: Services, domain: Domain, state: ServicesState) ->
     uuid = None if changed == state.uuid else (state.uuid, changed)
     nodes = moved_nodes(state.nodes, state.domid, domid, uuid)
     try:
-        services.client.transact(lambda view: write_saved(view, nodes))
+        graft_saved(services.store, services.client.connection, nodes)
         services.client.introduce(domid, state.connection.gfn, state.connection.port)
         restore_domain(services.store, moved(state.connection, domid))
     except XenError as error:

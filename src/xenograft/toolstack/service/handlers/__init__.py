@@ -5,6 +5,7 @@ Importing this package fills `table`.
 """
 
 from xenograft.toolstack.service.handlers import (
+    arinc653,
     bridges,
     consoles,
     control,
@@ -13,13 +14,16 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    metering,
     migration,
+    schedule,
     scheduling,
     state,
     vcpus,
 )
 
 __all__ = [
+    "arinc653",
     "bridges",
     "consoles",
     "control",
@@ -28,7 +32,9 @@ __all__ = [
     "inspect",
     "machine",
     "memory",
+    "metering",
     "migration",
+    "schedule",
     "scheduling",
     "state",
     "vcpus",
