@@ -151,17 +151,20 @@ def complete(domain: Domain, state: DomainState, contents: Contents, *, fresh: b
         wanted, there = RunSet(state.memory.ram), RunSet()
         for gfn, _, count, _ in domain.space.entries():
             there.add(gfn, count)
-        for gfn, count in there.runs():
-            for one in range(gfn, gfn + count):
-                if one not in wanted:
-                    domain.p2m.guest_remove_page(one)
-        for gfn, count in wanted.runs():
-            for one in range(gfn, gfn + count):
-                if one not in there:
-                    domain.p2m.populate(one)
+        if list(there.runs()) != list(wanted.runs()):
+            # It has given back memory meanwhile, or got some.
+            for gfn in [one for one in _each(there) if one not in wanted]:
+                domain.p2m.guest_remove_page(gfn)
+            for gfn in [one for one in _each(wanted) if one not in there]:
+                domain.p2m.populate(gfn)
         for gpa, data in contents:
             domain.space.write(gpa, data)
         _finish(domain, state, fresh)
+
+
+def _each(runs: RunSet) -> Iterator[int]:
+    for first, count in runs.runs():
+        yield from range(first, first + count)
 
 
 def _create(
