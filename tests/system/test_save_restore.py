@@ -133,6 +133,28 @@ def test_a_guest_goes_on_elsewhere(
     life.machine.close()
 
 
+@pytest.mark.parametrize("mode", ["snapshot", "suspend"])
+def test_the_clock(image: Image, disk: Path, tmp_path: Path, mode: SaveMode) -> None:
+    day = 86_400
+    life = begun(image, disk)
+    path = tmp_path / "guest.save"
+    before, uptime = int(life.shell.run("date +%s")), _uptime(life)
+    life.shell.domain.save(path, mode=mode)
+    epoch_ns = life.machine.hypervisor.clock.epoch_ns
+    life.machine.close()
+    # A machine whose day is the next one.
+    life = revived(path, Machine(epoch_ns=epoch_ns + day * 10**9))
+    away = int(life.shell.run("date +%s")) - before
+    if mode == "suspend":
+        # A guest that knows that it was away looks at the clock, as after any suspend to RAM.
+        assert day - 300 <= away < day + 600
+    else:
+        assert 0 <= away < 600
+    assert 0 <= _uptime(life) - uptime < 600
+    life.goes_on()
+    life.machine.close()
+
+
 def _uptime(life: Life) -> float:
     return float(life.shell.run("cat /proc/uptime").split()[0])
 
