@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xenograft.hypervisor.domain import Domain as XenDomain
+    from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Machine
     from xenograft.toolstack.state.file import Record
     from xenograft.toolstack.state.guest import Head
@@ -34,8 +35,12 @@ MAX_STRAYS = 1 << 14
 class Arriving:
     """One guest on its way to a machine; `drop` lets all go of it.  For the machine's thread."""
 
-    def __init__(self, machine: Machine, name: str) -> None:
-        """`name` is what the stream is called in messages."""
+    def __init__(self, machine: Machine, name: str, config: DomainConfig | None = None) -> None:
+        """`name` is what the guest's bytes are called in messages.
+
+        `config`: instead of the one that comes with it.
+        """
+        self._given = config
         self._machine = machine
         self._name = name
         self._xen: XenDomain | None = None
@@ -47,26 +52,34 @@ class Arriving:
         """The next record.  Raises StateError, UserError."""
         if record.tag == HEAD:
             self._head = read_head(record.payload, self._name)
-            self._machine.check_name(self._head.config.name)
+            self._machine.check_name(self._config.name)
         elif record.tag == BODY:
             self._body = record.payload
             if self._xen is None:
                 self._begin()
         elif record.tag == PAGE:
-            self._write(*record.pages())
+            self.write(*record.pages())
+
+    @property
+    def _config(self) -> DomainConfig:
+        if self._head is None:
+            raise StateError(f"{self._name} is damaged: records are missing")
+        return self._given or self._head.config
 
     def _begin(self) -> None:
         if self._head is None:
             raise StateError(f"{self._name} is damaged: records are missing")
         head, state = self._head, read_body(self._body, self._name).xen
-        identity = uuids.UUID(head.config.uuid or head.uuid).bytes
-        incoming = f"{head.config.name}--incoming"
+        config = self._config
+        identity = uuids.UUID(config.uuid or head.uuid).bytes
+        incoming = f"{config.name}--incoming"
         try:
             self._xen = prepare(self._machine.hypervisor, state, name=incoming, uuid=identity)
         except (RecordError, XenError) as error:
-            raise cannot_rebuild(self._machine, self._name, head.config.name, error) from None
+            raise cannot_rebuild(self._machine, self._name, config.name, error) from None
 
-    def _write(self, first: int, data: memoryview) -> None:
+    def write(self, first: int, data: bytes | memoryview) -> None:
+        """Pages that lie side by side, from number `first` on.  Raises StateError."""
         if self._xen is None:
             raise StateError(f"{self._name} is damaged: pages come before all else")
         try:
@@ -89,9 +102,9 @@ class Arriving:
         try:
             complete(xen, body.xen, self._found(body.xen.memory.ram), fresh=body.services is None)
         except (RecordError, XenError) as error:
-            raise cannot_rebuild(self._machine, self._name, head.config.name, error) from None
-        xen.name = xen.sched.name = head.config.name
-        return Prepared(self._machine, self._name, head, body, head.config, xen)
+            raise cannot_rebuild(self._machine, self._name, self._config.name, error) from None
+        xen.name = xen.sched.name = self._config.name
+        return Prepared(self._machine, self._name, head, body, self._config, xen)
 
     def _found(self, ram: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, bytes]]:
         """Pages that have got their place meanwhile."""
