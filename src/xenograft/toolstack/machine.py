@@ -361,20 +361,18 @@ class Domain:
 
         save_guest(self, Path(path), mode, after)
 
-    def fork(self, count: int | None = None, name: str | None = None) -> list[Domain]:
-        """Clones, which run as soon as the machine does (docs/save-restore.md).
+    def fork(self, name: str | None = None, *, paused: bool = False) -> Domain:
+        """A clone, which runs as soon as the machine does (docs/fork.md).
 
-        They're called NAME-1, NAME-2 …, after the guest or `name`; one alone if `count` isn't
-        given, called `name` if that is.  Raises UserError; the clones that were made stay.
+        It's called `name`, or NAME-1, NAME-2 … after this guest.  Raises UserError.
         """
         from xenograft.toolstack.state.fork import fork
 
-        if count is None and name is not None:
-            return [fork(self, name)]
-        taken = {domain.name for domain in self.machine.domains}
-        names = (f"{name or self.name}-{number}" for number in itertools.count(1))
-        free = (one for one in names if one not in taken)
-        return [fork(self, one) for one in itertools.islice(free, 1 if count is None else count)]
+        if name is None:
+            taken = {domain.name for domain in self.machine.domains}
+            names = (f"{self.name}-{number}" for number in itertools.count(1))
+            name = next(one for one in names if one not in taken)
+        return fork(self, name, paused)
 
     def snapshot(self) -> Moment:
         """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""

@@ -60,6 +60,13 @@ XL_COMMANDS: dict[str, Lazy] = {
         resume="Let it go on.",
     ),
     **_rows(
+        "clones",
+        _DOMAINS,
+        fork="Clone a running domain.",
+        snapshot="Remember a domain as it is now.",
+        rewind="Take a domain back to a snapshot.",
+    ),
+    **_rows(
         "migrate",
         _DOMAINS,
         migrate="Migrate a domain to another host service.",

@@ -392,6 +392,51 @@ class SetMaxMemory(Request[None], frozen=True):
     kib: int
 
 
+# -- clones and moments --------------------------------------------------------------------------
+class ForkDomain(Request[list[Created]], frozen=True):
+    """Clone a domain; `name`: of the one clone, or what their names begin with."""
+
+    domain: str
+    count: int | None = None
+    name: str | None = None
+    paused: bool = False
+
+
+class SnapshotRow(msgspec.Struct, frozen=True):
+    """A moment that a domain can be taken back to."""
+
+    name: str
+    age_ns: int
+
+
+class TakeSnapshot(Request[str], frozen=True):
+    """Remember a domain as it is now; returns the name."""
+
+    domain: str
+    name: str | None = None
+
+
+class ListSnapshots(Request[list[SnapshotRow]], frozen=True):
+    """The moments that a domain can be taken back to, the oldest first."""
+
+    domain: str
+
+
+class DropSnapshot(Request[None], frozen=True):
+    """Forget a moment."""
+
+    domain: str
+    name: str
+
+
+class RewindDomain(Request[Created], frozen=True):
+    """Take a domain back to a moment: the one of that name, or the latest."""
+
+    domain: str
+    name: str | None = None
+    paused: bool = False
+
+
 # -- devices --------------------------------------------------------------------------------------
 class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     """A device as `xl block-list` and its like show it. Numbers that aren't known are -1."""
