@@ -108,7 +108,7 @@ def test_a_guest_goes_on_elsewhere(
     image: Image, disk: Path, web: WebServer, tmp_path: Path, mode: SaveMode
 ) -> None:
     path = tmp_path / "guest.save"
-    life = begun(image, disk)
+    life = begun(image, disk, vcpus=2)
     works(life, web, 1)
     boot = life.shell.run("cat /proc/sys/kernel/random/boot_id")
     for round_ in (2, 3):
@@ -124,6 +124,10 @@ def test_a_guest_goes_on_elsewhere(
         assert before < first < second
         assert life.shell.run("cat /proc/sys/kernel/random/boot_id") == boot
         assert uptime < _uptime(life) < uptime + 300
+        # Its clocks agree with each other.
+        assert life.shell.try_("dmesg | grep unstable")[0] == 1
+        # The first packet for it arrives, though nobody knows its address yet.
+        assert "1 packets received" in life.shell.run("ping -c 1 -W 5 10.0.2.2")
         works(life, web, round_)
         if mode == "suspend":
             # The guest itself tells that it has gone through it.
