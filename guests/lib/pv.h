@@ -48,6 +48,8 @@
 #define MMUEXT_CLEAR_PAGE 16
 #define MMUEXT_COPY_PAGE 17
 
+#define PHYSDEVOP_set_iopl 6
+#define PHYSDEVOP_set_iobitmap 7
 #define DOMID_IO 0x7ff1u
 #define VMASST_TYPE_writable_pagetables 2
 

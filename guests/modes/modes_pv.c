@@ -3,8 +3,6 @@
 #include "pv.h"
 #include "test.h"
 
-#define PHYSDEVOP_set_iopl 6
-
 static u32 set_iopl(u32 level)
 {
     return (u32)hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iopl, &level);
