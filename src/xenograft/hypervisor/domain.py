@@ -69,6 +69,8 @@ class Domain:
         """The hardware domain."""
         self.is_console = self.is_hardware
         self.is_xenstore = False
+        self.is_hidden = False
+        """It's kept for what was in it, and never runs: lists of domains leave it out."""
         self.is_host = False
         """Its services run in this process: events call Python functions."""
         self.target: Domain | None = None

@@ -201,7 +201,7 @@ class TestClone:
     def test_it_goes_on_beside_its_parent(self, bench: Bench) -> None:
         parent = bench.domain
         free = bench.xen.memory.free_frames()
-        child = clone(parent, name="child", uuid=bytes(15) + b"c")
+        child = clone(parent, capture(parent), name="child", uuid=bytes(15) + b"c")
         used = free - bench.xen.memory.free_frames()
         # Shared info, a grant frame, and the page that holds a vcpu_info; all else is shared.
         assert used < 6
@@ -217,8 +217,8 @@ class TestClone:
     def test_nothing_is_lost_in_the_end(self, bench: Bench, order: str) -> None:
         xen, parent = bench.xen, bench.domain
         free = xen.memory.free_frames()
-        child = clone(parent, name="child", uuid=bytes(16))
-        second = clone(child, name="grandchild", uuid=bytes(16))
+        child = clone(parent, capture(parent), name="child", uuid=bytes(16))
+        second = clone(child, capture(child), name="grandchild", uuid=bytes(16))
         for domain, at in ((parent, 0x5000), (child, 0x6000), (second, 0x5000)):
             domain.space.write(at, b"written")
         page = child.p2m.get_page(8)
@@ -237,7 +237,7 @@ class TestClone:
         assert set(xen.domains) == {0}
 
     def test_a_clone_keeps_to_its_limit(self, bench: Bench) -> None:
-        child = clone(bench.domain, name="child", uuid=bytes(16))
+        child = clone(bench.domain, capture(bench.domain), name="child", uuid=bytes(16))
         child.pool.max_pages = child.pool.tot_pages
         with pytest.raises(XenError):
             child.p2m.populate(200)
@@ -246,7 +246,7 @@ class TestClone:
         assert child.pool.tot_pages == 64
 
     def test_no_memory_for_copies_is_a_crash_of_the_writer(self, bench: Bench) -> None:
-        child = clone(bench.domain, name="child", uuid=bytes(16))
+        child = clone(bench.domain, capture(bench.domain), name="child", uuid=bytes(16))
         bench.xen.memory.alloc(0, bench.xen.memory.free_frames())
         child.p2m.fault(3, 1)
         assert child.crash_report is not None

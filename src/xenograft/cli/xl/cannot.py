@@ -7,7 +7,6 @@ import click
 
 from xenograft.toolstack.errors import Failure
 
-_SAVE = "the state of a running guest can't be written to a file or sent elsewhere"
 _PCI = "there is no host hardware to hand to a guest"
 _PSR = "the machine's processor has no Platform Shared Resource monitoring or control"
 _TPM = "virtual TPMs have no back end here"
@@ -17,10 +16,6 @@ _USB = "there is no USB here"
 _FLASK = "there is no Flask security policy: every domain may do what its privileges say"
 
 REASONS: dict[str, str] = {
-    "save": _SAVE,
-    "restore": _SAVE,
-    "migrate": _SAVE,
-    "migrate-receive": _SAVE,
     "pci-attach": _PCI,
     "pci-detach": _PCI,
     "pci-list": _PCI,

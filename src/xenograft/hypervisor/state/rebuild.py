@@ -18,7 +18,7 @@ from xenograft.hypervisor.hvm.callback import set_upcall_line
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.runs import RunSet
 from xenograft.hypervisor.sched.persist import restore_domain
-from xenograft.hypervisor.state.capture import DOMID_CONTROL, capture, shifted
+from xenograft.hypervisor.state.capture import DOMID_CONTROL, shifted
 from xenograft.hypervisor.state.records import DomainState, StateError, VcpuState
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def rebuild(
     return _make(hypervisor, state, fill, name, uuid, fresh, pool)
 
 
-def clone(domain: Domain, *, name: str, uuid: bytes) -> Domain:
-    """Another domain, paused, that goes on where this one is; it stands still meanwhile.
+def clone(domain: Domain, state: DomainState, *, name: str, uuid: bytes) -> Domain:
+    """Another domain, paused, that goes on where `state` was captured.
 
-    The two share their memory, and each gets a copy of a page that it or the other one writes.
-    Pages that back ends have mapped are copied at once.  Raises StateError (see `capture`),
-    XenError(ENOMEM).
+    `domain` has the memory of that moment: the one that it was captured from, which has stood
+    still since, or a clone that was frozen then.  The two share it, and each gets a copy of a
+    page that it or the other one writes.  Pages that back ends have mapped are copied at once.
+    Raises StateError, XenError(ENOMEM).
     """
-    state = capture(domain)
 
     def fill(child: Domain) -> None:
         ram = RunSet(state.memory.ram)
@@ -90,8 +90,19 @@ def clone(domain: Domain, *, name: str, uuid: bytes) -> Domain:
                     page = memory.read(source[0] << PAGE_SHIFT, PAGE_SIZE)
                     memory.write(copy[0] << PAGE_SHIFT, page)
 
+    if domain.dying:
+        raise StateError(f"{domain.name} is being destroyed")
     pool = domain.sched.pool_id
     return _make(domain.hypervisor, state, fill, name, uuid, False, pool)
+
+
+def freeze(domain: Domain) -> None:
+    """Have nothing happen to a paused domain any more: it's kept for its memory alone."""
+    domain.is_hidden = True
+    domain.watchdogs.stop()
+    domain.arch.close()
+    for vcpu in domain.vcpus:
+        vcpu.stop_timers()
 
 
 def _make(
@@ -205,7 +216,8 @@ def _memory(domain: Domain, state: DomainState, fresh: bool) -> None:
 # -- vCPUs ---------------------------------------------------------------------------------------
 def _vcpus(domain: Domain, state: DomainState, fresh: bool) -> None:
     platform: HvmPlatform = domain.arch  # type: ignore[assignment]  # PVH, as was checked
-    now = domain.hypervisor.clock.now()
+    # The TSC was read at the same moment as the system time.
+    now = domain.machine_time(state.system_time)
     domain.callback_vector = -1 if fresh else state.callback_vector
     for vcpu, saved in zip(domain.vcpus, state.vcpus, strict=True):
         # A TSC that ran at another rate goes on from its value, at this machine's rate.

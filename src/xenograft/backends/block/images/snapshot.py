@@ -96,6 +96,21 @@ class Snapshot:
     def path(self) -> str:
         return self._origin.path
 
+    @property
+    def origin(self) -> Origin:
+        """The image that it's of."""
+        return self._origin
+
+    def revert(self) -> None:
+        """Have the origin hold again what it held.  Raises OSError.
+
+        Nothing may be under way.  Other snapshots of it stay as they are.
+        """
+        for kept, at, length in list(self._old.runs(0, self.size)):
+            for start in range(at, at + length, _CHUNK) if kept else ():
+                step = min(_CHUNK, at + length - start)
+                self._origin.write(start, self._old.read(start, step))
+
     def share(self) -> Snapshot:
         """The same for one more user."""
         self._users += 1
@@ -162,6 +177,11 @@ class Origin:
         self._snapshots.remove(snapshot)
         if self._closed and not self._snapshots:
             self.image.close()
+
+    def reopen(self) -> Origin:
+        """Use it again after `close`, as long as a snapshot has kept it open."""
+        self._closed = False
+        return self
 
     def _keep(self, offset: int, size: int) -> None:
         for snapshot in list(self._snapshots):
