@@ -326,6 +326,13 @@ MUTANTS = (
         "    count",
         "and pinning for them",
     ),
+    (
+        "pv_walk.c",
+        "            pv_flush(v);\n        else\n            v->pv->flush = true;",
+        "            pv_flush(v);",
+        "what becomes a table leaves the TLBs of other vCPUs",
+    ),
+    ("pv_walk.c", "            other->pv->flush = true;", ";", "flushes reach other vCPUs"),
     (PORTS, "    if port + size > ports:\n", "    if False:\n", "a bitmap of ports has an end"),
     (
         PORTS,

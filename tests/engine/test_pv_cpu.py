@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -464,6 +465,34 @@ def test_a_stale_translation_is_no_way_into_a_table(guest: PvBench) -> None:
     guest.cpu.complete(0)
     assert guest.run(ExitReason.HYPERCALL)[2] == 2
     assert guest.entry(guest.data[9], 0) == 0
+
+
+@pytest.mark.parametrize("way", ["table", "hypercall"])
+def test_other_vcpus_forget_as_well(guest: PvBench, way: str) -> None:
+    """A translation in another vCPU's TLB: gone when the page becomes a table, or on request."""
+    address, slot = BASE + (9 << 12), (guest.l1 << 12) + 9 * 8
+    guest.load(f"movq $2, {address}; mov $1, %eax; syscall; movq $7, {address}; jmp .", USER)
+    other = guest.vcpu(1, USER)
+    other.pv_trap(14, 0, 0xE033, HANDLERS)
+    guest.load("mov $2, %eax; syscall", HANDLERS)
+    assert other.run(100_000)[2] == 1
+    other.complete(0)
+    if way == "table":
+        assert guest.pages.update(slot, guest.data[9] << 12 | P | US) == 0
+        assert guest.pages.pin(guest.data[9], 1) == 0
+    else:
+        guest.cpu.pv_set("native", 1)
+        ops = struct.pack("<6Q", 10, 0, 0, 6, 0, 0)  # TLB_FLUSH_ALL, TLB_FLUSH_LOCAL
+        guest.memory.write(guest.data[1] << 12, ops)
+        assert guest.pages.update(slot, guest.data[9] << 12 | P | US) == 0
+        guest.load(
+            f"mov $26, %eax; mov ${DATA}, %edi; mov $2, %esi; xor %edx, %edx\n"
+            "mov $0x7ff0, %r10d; syscall; mov $99, %eax; syscall"
+        )
+        assert guest.run(ExitReason.HYPERCALL)[2] == 99
+    exit_ = other.run(100_000)
+    assert (ExitReason(exit_[0]), exit_[2]) == (ExitReason.HYPERCALL, 2)
+    assert guest.entry(guest.data[9], 0) == 2
 
 
 def test_kernel_and_user_see_their_own_pages(guest: PvBench) -> None:
