@@ -285,6 +285,7 @@ def check_record(state: PvDomainState) -> None:
         and state.vcpus
         and state.vcpus[0] is not None
         and len(state.shared_info) == PAGE_SIZE
+        and 0 <= state.system_time < 1 << 63
         and all(pfn >= 0 and count > 0 and pfn + count <= LARGEST for pfn, count in state.pages)
         and 0 < pages <= LARGEST
     )
