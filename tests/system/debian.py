@@ -35,7 +35,7 @@ def big_file(block: bytes) -> tuple[int, str]:
 def boot(machine: Machine, disk: Path, form: str, share: Path) -> Domain:
     """Boot to a root shell on the console."""
     folder = modules.fetch()
-    names = ("xen-blkfront", "xen-netfront", "9p", "9pnet_xen")
+    names = ("crc32c_generic", "ext4", "xen-blkfront", "xen-netfront", "9p", "9pnet_xen")
     with tempfile.NamedTemporaryFile() as ramdisk:
         busybox = ImageCache().get("busybox").path
         ramdisk.write(initrd.build(busybox, modules.in_order(folder, names)))
@@ -53,7 +53,7 @@ def boot(machine: Machine, disk: Path, form: str, share: Path) -> Domain:
                 p9=[f"tag=share,path={share}"],
             )
         )
-        guest.console.expect("debian login: ", 280)
+        guest.console.expect("debian login: ", 600)
     guest.console.send("root\n")
     guest.console.expect(r"root@debian:~# ", 60)
     run(guest, "mount -t 9p -o trans=xen,version=9p2000.L share /mnt")

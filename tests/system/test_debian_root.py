@@ -93,6 +93,7 @@ def ssh(machine: Machine, key: Path, port: int, command: str) -> str:
     return done[0].stdout
 
 
+@pytest.mark.timeout(1200)
 def test_a_debian_from_a_disk(
     debian: Fetched, disk: Path, share: Path, web: WebServer, tmp_path: Path
 ) -> None:
