@@ -161,13 +161,14 @@ def test_a_guest_keeps_to_its_rate(lab: MakeLab) -> None:
     free = bench.guest("free", "", net="10.9.0.2/24")
     took = []
     for sender, receiver, address in ((free, limited, "10.9.0.1"), (limited, free, "10.9.0.2")):
-        receiver.run("nc -l -p 4000 > /tmp/got & sleep 0.1")
         sender.run("head -c 1000000 /dev/urandom > /tmp/data")
+        receiver.console.send("nc -l -p 4000 | wc -c; echo received\n")
+        receiver.domain.machine.run(timeout=0.2, until=lambda: False)
         begun = bench.machine.now
         sender.run(f"nc {address} 4000 < /tmp/data", timeout=300)
-        took.append((bench.machine.now - begun) / 1e9)
-        size = receiver.run("sleep 0.2; stat -c %s /tmp/got")
-        assert size == "1000000\n"
+        took.append(bench.machine.now - begun)
+        receiver.console.expect(r"1000000\r\nreceived\r\n")
+        receiver.console.expect("guest:~# ")
     # What comes to it isn't limited.
     assert took[0] < 0.5 < 0.9 < took[1] < 1.5, took
 
