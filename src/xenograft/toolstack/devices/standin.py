@@ -154,22 +154,28 @@ class VbdWatch:
         names = ["ring-ref"] if single else [f"ring-ref{i}" for i in range(1 << order)]
         refs = [self._number(base + name) for name in names]
         port = self._number(f"{base}event-channel")
-        grants = self._guest.grants
         held: list[Acquired] = []
-        queue = _Queue(refs, port, held, None)  # type: ignore[arg-type]  # filled in below
-        self._queues.append(queue)
-        for ref in refs:
-            held.append(acquire_grant(grants, ref, self._server, True))
+        try:
+            for ref in refs:
+                held.append(acquire_grant(self._guest.grants, ref, self._server, True))
+        except GrantError:
+            self._let_go(refs, held)
+            raise
         maddrs = [page.mfn << PAGE_SHIFT for page in held]
-        queue.ledger = RingLedger(SharedPages(self._services.host.memory, maddrs), self._layout)
+        ledger = RingLedger(SharedPages(self._services.host.memory, maddrs), self._layout)
+        self._queues.append(_Queue(refs, port, held, ledger))
+
+    def _let_go(self, refs: list[int], held: list[Acquired]) -> None:
+        """Give back the pages of a ring, of whose grants the first ones are held."""
+        for ref, page in zip(refs, held, strict=False):
+            release_grant(self._guest.grants, ref, True)
+            self._services.hypervisor.frames.put_page(page.mfn)
 
     def _end(self) -> None:
         """Let go of the rings."""
         queues, self._queues = self._queues, []
         for queue in queues:
-            for ref, page in zip(queue.refs, queue.held, strict=False):
-                release_grant(self._guest.grants, ref, True)
-                self._services.hypervisor.frames.put_page(page.mfn)
+            self._let_go(queue.refs, queue.held)
 
     def close(self) -> None:
         """Stop watching; a second time does nothing."""
