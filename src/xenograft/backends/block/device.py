@@ -23,6 +23,7 @@ from xenograft.abi.io.blkif import (
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.block.images.image import Image, ImageError
 from xenograft.backends.block.images.open import open_image, remote_parts
+from xenograft.backends.block.images.qcow2.image import Qcow2Image
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.metrics import BlockMetrics
 from xenograft.backends.block.persist import BlockState, QueueState
@@ -295,6 +296,16 @@ class BlockDevice(XenbusDevice):
         if now >= self._look_again:
             self._look_again = now + LOOK_AT_SIZE_NS
             self.resize()
+
+    def grow(self, size: int) -> None:
+        """Make the image longer, and tell the front end.  Raises OSError."""
+        image = self.image
+        if image is None or self.readonly or not isinstance(image, RawImage | Qcow2Image):
+            raise OSError(Errno.EOPNOTSUPP, "its size can't be changed from here")
+        if size < image.size or size % SECTOR_SIZE:
+            raise OSError(Errno.EINVAL, f"it can only grow, from {image.size} bytes, by sectors")
+        image.resize(size)
+        self.resize()
 
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""

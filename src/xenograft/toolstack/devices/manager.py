@@ -120,6 +120,21 @@ class Devices:
         self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
 
+    def resize_disk(self, devid: int, size: int) -> None:
+        """Make a disk that domain 0 serves `size` bytes long, and tell the guest.
+
+        Raises UserError: there's no such disk, it would become smaller, it can't be done.
+        """
+        from xenograft.backends.block.device import BlockDevice
+
+        device = self._services.buses["vbd"].find(self._domain.domid, devid)
+        if not isinstance(device, BlockDevice):
+            raise UserError(f"{self._domain.name} has no disk {devid} of domain 0's")
+        try:
+            device.grow(size)
+        except OSError as error:
+            raise UserError(f"disk {devid}: {error.strerror or error}") from None
+
     def attach_vif(self, vif: Vif) -> DeviceRecord:
         """Add a network interface.  Raises UserError, with nothing changed."""
         devid = vif.devid if vif.devid is not None else self._free_devid("vif")
