@@ -13,6 +13,7 @@ from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.call import Call, Continuation, HostAccess
 from xenograft.hypervisor.grants.ops import grant_table_op
 from xenograft.hypervisor.grants.table import GrantTable
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.instruments import Instruments
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.log import Log
@@ -70,6 +71,7 @@ class World:
         self.frames = FrameTable(self.memory)
         self.running = None
         self.instruments = Instruments()
+        self.faults = FaultPoints()
         self.clock = VirtualClock()
         self.log = Log(self.clock.now)
         self.domains: dict[int, Dom] = {}
