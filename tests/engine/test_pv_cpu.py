@@ -370,6 +370,27 @@ def test_the_user_cannot_store_to_page_tables(guest: PvBench) -> None:
     assert guest.frame(3)[2] == 7
 
 
+def test_a_stale_translation_is_no_way_into_anothers_page(guest: PvBench) -> None:
+    """A neighbour's page that was just written, and is unmapped without a flush."""
+    ((theirs, _),) = guest.memory.alloc(6)
+    guest.space.map(theirs, theirs)
+    slot = (guest.l1 << 12) + 9 * 8
+    assert guest.pages.update(slot, theirs << 12 | P | RW | US, 6) == 0
+    guest.cpu.pv_set("native", 1)
+    guest.trap(14, HANDLERS)
+    guest.load("mov $98, %eax; syscall", HANDLERS)
+    guest.memory.write(guest.data[1] << 12, slot.to_bytes(8, "little") + bytes(8))
+    address = BASE + (9 << 12)
+    guest.load(
+        f"movl $1, {address}; mov $1, %eax; mov ${DATA}, %edi; mov $1, %esi; xor %edx, %edx\n"
+        f"mov $0x7ff0, %r10; syscall; test %eax, %eax; jne 1f; movl $2, {address}\n"
+        "1: mov $99, %eax; syscall"
+    )
+    assert guest.run(ExitReason.HYPERCALL)[2] == 98
+    assert guest.memory.read(theirs << 12, 4) == b"\1\0\0\0"
+    assert guest.memory.types(theirs)[:2] == (7, 0)
+
+
 def test_a_stale_translation_is_no_way_into_a_table(guest: PvBench) -> None:
     """A page that was just written loses its writable mapping, and becomes a table, unflushed."""
     victim = BASE + (9 << 12)

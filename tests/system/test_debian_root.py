@@ -49,13 +49,14 @@ def web() -> Iterator[WebServer]:
     server.close()
 
 
-def boot(machine: Machine, disk: Path) -> Domain:
+def boot(machine: Machine, disk: Path, type_: str = "pvh") -> Domain:
     """Boot to a root shell on the console."""
     cache = ImageCache()
     guest = machine.create(
         from_options(
             None,
             name="debian",
+            type=type_,
             kernel=str(cache.get("debian-cloud").path),
             ramdisk=str(cache.get("driver-initrd").path),
             cmdline="console=hvc0 quiet root=/dev/xvda systemd.show_status=false",
@@ -141,5 +142,26 @@ def test_a_debian_from_a_disk(debian: Fetched, disk: Path, web: WebServer) -> No
     with Machine() as machine:
         guest = boot(machine, disk)
         assert md5(guest) == before
+        guest.console.send("poweroff\n")
+        assert str(guest.wait(120)) == "poweroff"
+
+
+def test_the_same_as_a_pv_guest(debian: Fetched, disk: Path, web: WebServer) -> None:
+    web.files["/hello"] = b"hello from the host\n"
+    with Machine() as machine:
+        guest = boot(machine, disk, "pv")
+        assert "PV" in run(guest, "cat /sys/hypervisor/guest_type")
+        assert re.search(r"/dev/root|/dev/xvda", run(guest, "findmnt -n -o SOURCE /"))
+        run(guest, "until ip -4 address | grep -q 'inet 10.0.2'; do sleep 0.5; done")
+        assert "hello from the host" in run(guest, f"wget -qO - http://10.0.2.2:{web.port}/hello")
+        port = guest.devices.forwards()[0].host_port
+        run(guest, "until systemctl is-active ssh > /dev/null; do sleep 0.5; done")
+        if shutil.which("ssh"):
+            assert ssh(machine, debian.files["key"], port, "hostname") == "debian\n"
+        run(guest, "dd if=/dev/urandom of=/root/big bs=1M count=16 2> /dev/null && sync")
+        before = md5(guest)
+        run(guest, "echo 3 > /proc/sys/vm/drop_caches")
+        assert md5(guest) == before
+        assert not re.search(r"BUG:|WARNING:|Call Trace", run(guest, "dmesg"))
         guest.console.send("poweroff\n")
         assert str(guest.wait(120)) == "poweroff"

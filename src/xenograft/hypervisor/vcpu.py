@@ -169,8 +169,8 @@ class Vcpu:
         """
         self.blocked = True
         if timeout_ns and self.poll_ports is not None:
-            timers = self.domain.hypervisor.timers
-            self.poll_timer = timers.add(timeout_ns, self._poll_timed_out)
+            deadline = self.domain.machine_time(timeout_ns)
+            self.poll_timer = self.domain.hypervisor.timers.add(deadline, self._poll_timed_out)
         self.sleep()
 
     def unblock(self) -> None:
@@ -278,6 +278,19 @@ class Vcpu:
         deadline = due + ((now - due) // self.period_ns + 1) * self.period_ns
         self.periodic_timer = hypervisor.timers.add(deadline, self._periodic)
         self.send_timer_event()
+
+    def go_on_periodically(self, period_ns: int, deadline_ns: int) -> None:
+        """The periodic timer of a vCPU that was saved, next at a time of the machine's clock."""
+        self.set_periodic_timer(0)
+        self.period_ns = period_ns
+        self.periodic_timer = self.domain.hypervisor.timers.add(deadline_ns, self._periodic)
+
+    def go_on_polling(self, ports: tuple[int, ...], until: int | None) -> None:
+        """SCHEDOP_poll of a vCPU that was saved, until a system time at most."""
+        self.poll_ports = ports
+        if until is not None:
+            deadline = self.domain.machine_time(until)
+            self.poll_timer = self.domain.hypervisor.timers.add(deadline, self._poll_timed_out)
 
     def stop_timers(self) -> None:
         """Stop all of them (the domain is being destroyed, or the vCPU is reset)."""

@@ -130,6 +130,8 @@ class Services:
         self.networks = Networks(clock.now, self._later, uplinks(hypervisor, _libslirp))
         self.locks = LockTable()
         """Locks of guests that share folders."""
+        self.sending = False
+        """Whether a guest is being sent elsewhere: the machine has one log of written pages."""
         self.images: dict[tuple[int, int], Image] = {}
         """Images that were opened for block devices which are about to be made."""
         self.buses: dict[str, XenbusBackend] = {}

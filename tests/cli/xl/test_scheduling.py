@@ -142,6 +142,8 @@ class TestCredit:
         assert "Cpu weight out of range, valid values are within range from 1 to 65535" in fails(
             xg, "sched-credit", "-d", web, "-w", "0"
         )
+        (shown,) = json.loads(out(xg, "sched-credit", "--json", "-d", web))
+        assert (shown["weight"], shown["cap"]) == (512, 50)
         rows = json.loads(out(xg, "sched-credit", "--json"))
         assert rows[0]["domains"][0]["weight"] == 512
 
@@ -192,6 +194,11 @@ class TestRtds:
         assert out(xg, "sched-rtds", "-d", web, *options) == ""
         row = out(xg, "sched-rtds", "-d", web, "-v", "0").splitlines()[1].split()
         assert row == ["web", "1", "0", "20000", "5000", "yes"]
+        (shown,) = json.loads(out(xg, "sched-rtds", "--json", "-d", web, "-v", "0"))
+        assert shown == {
+            "domid": 1, "name": "web", "vcpu": 0, "period_us": 20000, "budget_us": 5000,
+            "extratime": True,
+        }  # fmt: skip
         assert "sched=RTDS" in out(xg, "sched-rtds")
         assert "period is out of range" in fails(
             xg, "sched-rtds", "-d", web, "-v", "0", "-p", "5", "-b", "4", "-e", "0"

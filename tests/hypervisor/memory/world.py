@@ -11,9 +11,9 @@ from xenograft.abi.xen import DOMID_SELF
 from xenograft.engine.fake import FakeEngine
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.call import Call, Continuation, HostAccess
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.grants.ops import grant_table_op
 from xenograft.hypervisor.grants.table import GrantTable
-from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.instruments import Instruments
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.log import Log

@@ -112,6 +112,8 @@ def test_a_list_and_a_ramdisk_outside_of_the_mapping() -> None:
     assert plan.p2m_frames == plan.p2m.pages + len(plan.tables) - plan.boot_tables
     assert info.flags & abi.SIF_MOD_START_PFN
     assert frames[mfns[info.mod_start]][:4] == b"iiii"
+    # What the initial mapping shows beyond the boot stack is free.
+    assert info.mod_start == plan.mappings[0].pages
 
 
 def test_the_hypercall_page() -> None:

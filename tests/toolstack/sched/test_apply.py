@@ -92,3 +92,43 @@ def test_the_keys_of_a_file() -> None:
 def test_values_out_of_range(line: str) -> None:
     with pytest.raises(UserError, match="out of range"):
         parse_config(f'name="x"\ntype="pvh"\nkernel="k"\n{line}\n')
+
+
+class TestPlacement:
+    """libxl's placement on NUMA nodes: two nodes, CPUs 0-1 and 2-3."""
+
+    @staticmethod
+    def placed(
+        machine: Machine, vcpus: int, others: list[tuple[int, int]] | None = None, **keys: Any
+    ) -> list[int]:
+        config = DomainConfig(vcpus=vcpus, **keys)
+        apply_scheduling(machine.control, 1, config, vcpus, others or [])
+        return [machine.control.vcpu_info(1, vcpu).soft for vcpu in range(vcpus)]
+
+    def test_the_first_node_comes_first(self) -> None:
+        machine = Machine(2)
+        assert self.placed(machine, 2) == [0b0011, 0b0011]
+        assert machine.control.node_affinity(1) == (0,)
+        assert machine.control.vcpu_info(1, 0).hard == 0b1111
+
+    def test_then_the_one_with_the_fewest_vcpus(self) -> None:
+        machine = Machine(2)
+        other = machine.add_domain(1).domid
+        machine.control.set_affinity(other, 0, soft=0b0001)
+        assert self.placed(machine, 2, [(other, 1)]) == [0b1100, 0b1100]
+        machine.control.set_affinity(other, 0, soft=0b1000)
+        assert self.placed(machine, 2, [(other, 1)]) == [0b0011, 0b0011]
+
+    def test_who_needs_all_nodes_is_not_placed(self) -> None:
+        machine = Machine(3)
+        assert self.placed(machine, 3) == [0b1111] * 3
+        assert machine.control.node_affinity(1) == (0, 1)
+
+    def test_a_pin_is_placement_enough(self) -> None:
+        assert self.placed(Machine(1), 1, cpus="3") == [0b1111]
+
+    def test_only_the_pool_counts(self) -> None:
+        machine = Machine(1)
+        machine.control.remove_cpu("Pool-0", 3)
+        machine.control.create_pool("rt", "rtds", [3])
+        assert self.placed(machine, 1, pool="rt") == [0b1111]

@@ -22,7 +22,7 @@ from xenograft.abi.io.blkif import (
 )
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.block.images.image import Image, ImageError
-from xenograft.backends.block.images.open import open_image
+from xenograft.backends.block.images.open import open_image, remote_parts
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.metrics import BlockMetrics
 from xenograft.backends.block.persist import BlockState, QueueState
@@ -37,8 +37,9 @@ from xenograft.backends.block.queue import BlockQueue, Located
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
+    from xenograft.backends.block.images.nbd import NbdImage
     from xenograft.backends.xenbus.host import BackendHost, EventChannel
-    from xenograft.backends.xenbus.work import Outcome
+    from xenograft.backends.xenbus.work import Outcome, WorkPool
 
 T = TypeVar("T")
 
@@ -52,6 +53,9 @@ MAX_REQUESTS_UNDER_WAY = 1024
 
 IMMEDIATE_BYTES = 4 << 20
 """Bytes that a device reads at once before it leaves the rest to the host's threads."""
+
+REMOTE_THREADS = 4
+"""Threads of a device whose image isn't on this host."""
 
 LOOK_AT_SIZE_NS = 100_000_000
 """How often an image's size is looked at while its guest uses it."""
@@ -80,6 +84,7 @@ class BlockDevice(XenbusDevice):
     """A disk or CD drive that a guest sees."""
 
     kind: ClassVar[str] = "vbd"
+    saved = BlockState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)
@@ -92,8 +97,13 @@ class BlockDevice(XenbusDevice):
         self.queues: list[BlockQueue] = []
         self.stalled: dict[BlockQueue, None] = {}
         """Queues with requests that had to wait for room."""
+        self.lent = False
+        """Whether another back end has the image; no requests are taken meanwhile."""
         self.provided: Image | None = None
         """An image that was opened already, for the next `offer`."""
+        self._work: WorkPool = host.work
+        self._remote: list[NbdImage] = []
+        """Parts of the image that other hosts serve, who may keep us waiting."""
         self._params: str | None = None
         self._requests = 0
         self._writes = 0
@@ -142,6 +152,10 @@ class BlockDevice(XenbusDevice):
     def _insert(self, image: Image | None) -> None:
         self.image = image
         self.sectors = 0 if image is None else image.size >> SECTOR_SHIFT
+        self._remote = [] if image is None else remote_parts(image)
+        if self._remote and self._work is self.host.work:
+            # Those who wait for a server that doesn't answer must not hold up other disks.
+            self._work = self.host.own_pool(REMOTE_THREADS)
         if image is None:
             return
         nodes: dict[str, str | int] = {"node": image.path, "physical-device-path": image.path}
@@ -215,6 +229,16 @@ class BlockDevice(XenbusDevice):
     def busy(self) -> bool:
         return self._requests > 0
 
+    def remove(self) -> None:
+        super().remove()
+        # Whom the answers were for is gone, and a server that doesn't answer isn't waited for.
+        if self.busy():
+            self._abort(self._remote)
+
+    def _abort(self, parts: list[NbdImage]) -> None:
+        for part in parts:
+            part.abort()
+
     def release(self) -> None:
         image, self.image = self.image, None
         if image is not None:
@@ -222,6 +246,10 @@ class BlockDevice(XenbusDevice):
         if self.provided is not None:
             self._close_image(self.provided)
             self.provided = None
+        if self._work is not self.host.work:
+            # We may be called by one of its jobs.
+            pool, self._work = self._work, self.host.work
+            self.host.soon(lambda: self.host.drop_pool(pool), 0)
 
     def _close_image(self, image: Image) -> None:
         try:
@@ -247,11 +275,12 @@ class BlockDevice(XenbusDevice):
         """Put another image into a CD drive, or none.  Raises DeviceError for a disk."""
         if not self.cdrom:
             raise DeviceError(Errno.EINVAL, f"{self.path} is no CD drive")
-        old = self.image
+        old, work = self.image, self._work
+        self._abort(self._remote)
         self._insert(image)
         if old is not None:
             # Requests under way still read from the old one, and are done before this is.
-            self.host.work.submit(
+            work.submit(
                 old.close, lambda outcome: self._old_closed(old, outcome.error), exclusive=True
             )
         self._announce()
@@ -288,7 +317,8 @@ class BlockDevice(XenbusDevice):
     def has_room(self) -> bool:
         """Whether more requests may be taken from a ring."""
         return (
-            self._bytes < MAX_BYTES_UNDER_WAY
+            not self.lent
+            and self._bytes < MAX_BYTES_UNDER_WAY
             and self._requests < MAX_REQUESTS_UNDER_WAY
             and len(self._deferred) < MAX_REQUESTS_UNDER_WAY
         )
@@ -358,7 +388,7 @@ class BlockDevice(XenbusDevice):
 
     def run(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
         """Do something on a thread of the host's."""
-        self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
+        self._work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
 
     def passed(self, request: Request) -> None:
         """A request is over without having been submitted."""
@@ -390,6 +420,29 @@ class BlockDevice(XenbusDevice):
             self.host.log(f"{self.path}: {what} error at sector {request.sector}: {why}")
 
     # -- persistence -----------------------------------------------------------------------------
+    def quiesce(self) -> None:
+        for queue in self.queues:
+            queue.push()
+
+    def lend(self) -> None:
+        image, self.image = self.image, None
+        self.lent = True
+        if image is not None:
+            try:
+                if not image.readonly:
+                    image.flush()
+            finally:
+                image.close()
+
+    def take_back(self) -> None:
+        if not self.lent:
+            return
+        self._open()
+        self.lent = False
+        stalled, self.stalled = self.stalled, {}
+        for queue in stalled:
+            queue.process()
+
     def save(self) -> BlockState:
         """The device's state; nothing may be under way (`WorkPool.drain`).
 
@@ -408,3 +461,12 @@ class BlockDevice(XenbusDevice):
                 for queue in self.queues
             ),
         )
+
+    def restore(self, state: BlockState) -> None:
+        """The rings go on by themselves; pages that were kept mapped are mapped when needed."""
+        if len(state.queues) != len(self.queues):
+            raise DeviceError(Errno.EINVAL, "the front end has other rings than when it was saved")
+        for queue, saved in zip(self.queues, state.queues, strict=True):
+            queue.halted = saved.halted
+        if state.sectors != self.sectors:
+            self._announce()

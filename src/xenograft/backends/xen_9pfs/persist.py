@@ -44,6 +44,8 @@ class P9State(msgspec.Struct, frozen=True):
     state: int
     server: ServerState
     rings: tuple[FlexRingState, ...]
+    answers: tuple[tuple[bytes, ...], ...] = ()
+    """Of each ring, those that wait for room."""
 
 
 def save_server(server: Server) -> ServerState:

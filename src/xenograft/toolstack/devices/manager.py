@@ -63,8 +63,9 @@ class DeviceStatus(NamedTuple):
 
 
 class _Served:
-    """A device that a driver domain serves: its name, and how the device is attached again.
+    """A device that goes and is attached again: with the driver domain that serves it, or by us.
 
+    `server` is that domain's name, or "".
     `watch` knows what a disk's back end owes to the guest.
     """
 
@@ -140,6 +141,21 @@ class Devices:
             # Its number is for those who read the store.
             raise UserError(f"vif {devid}: {problem.partition(' ')[2]}")
         return record
+
+    def replace_vif(self, vif: Vif) -> None:
+        """Have an interface go, and another of the same number come once the guest has let go.
+
+        Nothing happens if the guest keeps it.  Raises UserError if there's none.
+        """
+        key = "vif", vif.devid if vif.devid is not None else 0
+
+        def gone() -> None:
+            served = _Served("", lambda: self.attach_vif(vif), None)
+            served.removed_at = self._services.hypervisor.clock.now()
+            self._served[key] = served
+            self._attach_later(key, served)
+
+        self.detach(*key, gone)
 
     def _vif(self, devid: int) -> VifDevice:
         """An interface that domain 0 serves.  Raises UserError if there's none."""
@@ -272,8 +288,8 @@ class Devices:
             self._served[key] = served
             self._services.hypervisor.log.write(f"{self._domain.name}: {error}")
             return
-        fresh = self._served[key]
-        fresh.attempts = served.attempts + 1
+        fresh = self._served.setdefault(key, served)
+        fresh.attempts, fresh.removed_at = served.attempts + 1, None
         self._check_later(key, fresh)
 
     def _check_later(self, key: tuple[str, int], served: _Served) -> None:
@@ -292,6 +308,8 @@ class Devices:
             return
         states = status.backend_state, status.frontend_state
         if status.frontend_state is XenbusState.Connected:
+            if not served.server:
+                del self._served[key]
             return
         lost = states == (XenbusState.InitWait, XenbusState.Initialising)
         if lost or status.frontend_state in (XenbusState.Closing, XenbusState.Closed):

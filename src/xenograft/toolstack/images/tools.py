@@ -22,6 +22,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "mke2fs": ("e2fsprogs", "libext2fs2", "libcom-err2", "libss2"),
     "e2fsck": ("e2fsprogs", "libext2fs2", "libcom-err2", "libss2"),
     "xenstore-ls": ("xenstore-utils", "libxenstore4", "libxentoolcore1"),
+    "xenalyze": ("xen-utils-common",),
 }
 """The packages of each program that is known here."""
 

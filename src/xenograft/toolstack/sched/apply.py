@@ -3,24 +3,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.cpumask import CpuMask
 from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.control import PoolInfo, SchedControl, parse_cpu_list, reason
+from xenograft.toolstack.sched.control import PoolInfo, SchedControl, reason
+from xenograft.toolstack.sched.cpulist import parse_cpu_list
+from xenograft.toolstack.sched.placement import place
 
 if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
 
 
-def apply_scheduling(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    """What libxl does between a domain's creation and its start. Raises UserError."""
+def apply_scheduling(
+    control: SchedControl,
+    domid: int,
+    config: DomainConfig,
+    vcpus: int,
+    others: Iterable[tuple[int, int]] = (),
+) -> None:
+    """What libxl does between a domain's creation and its start. Raises UserError.
+
+    `others`: domids and numbers of vCPUs of the domains that are there.
+    """
     if config.pool is not None:
         control.move_domain(domid, control.pool(config.pool).name)
     if config.cpus is not None or config.cpus_soft is not None:
         _affinity(control, domid, config, vcpus)
+    elif len(control.node_cpus()) > 1:
+        place(control, domid, vcpus, control.pool(config.pool or "0"), others)
     weights = config.cpu_weight is not None or config.cap is not None
     times = (config.period, config.slice, config.extratime) != (None, None, None)
     if not weights and not times:
@@ -65,10 +79,7 @@ def _reservation(
 
 
 def _affinity(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    everything = control.all_cpus
-    nodes: dict[int, CpuMask] = {}
-    for cpu, place in enumerate(control.topology()):
-        nodes[place.node] = nodes.get(place.node, 0) | 1 << cpu
+    everything, nodes = control.all_cpus, control.node_cpus()
 
     def masks(key: str, value: str | tuple[str, ...] | None) -> list[CpuMask | None]:
         if value is None:

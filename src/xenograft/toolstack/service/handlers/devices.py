@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DETACH_SECONDS = 10.0
 """How long a guest has to let go of a device (LIBXL_DESTROY_TIMEOUT)."""
 
-_RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref")}
+_RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref"), "vkbd": ("page-gref",)}
 
 
 def _number(text: str | None) -> int:
@@ -81,6 +81,15 @@ def attach_vif(host: Host, request: messages.AttachVif) -> None:
     # Built again, the guest is to find the same interface.
     vif = msgspec.structs.replace(request.vif, devid=record.devid, mac=record.backend["mac"])
     guest.config = msgspec.structs.replace(guest.config, vif=(*guest.config.vif, vif))
+    host.changed()
+
+
+@on_machine(messages.AttachVkb)
+def attach_vkb(host: Host, request: messages.AttachVkb) -> None:
+    guest = host.guest(request.domain)
+    guest.domain.devices.attach_vkb(request.vkb)
+    config = guest.config
+    guest.config = msgspec.structs.replace(config, vkb=(*config.vkb, request.vkb))
     host.changed()
 
 
@@ -145,6 +154,10 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
                 if (index if vif.devid is None else vif.devid) != devid
             )
             guest.config = msgspec.structs.replace(config, vif=vifs)
+        elif kind == "vkbd":
+            # Keyboards are numbered in the order of the configuration.
+            vkbs = tuple(vkb for index, vkb in enumerate(config.vkb) if index != devid)
+            guest.config = msgspec.structs.replace(config, vkb=vkbs)
         host.changed()
 
     await service.thread.call(forget)

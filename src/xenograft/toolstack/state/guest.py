@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest's whole state as bytes, and a guest from such bytes.
+
+Two ways lead there.  A guest that has *suspended itself* has let go of all that it shared, and
+is revived in a new domain with fresh devices, as in Xen.  Of any other a *snapshot* is taken
+while it stands still: it notices nothing, so its front ends have to go on with back ends that
+begin where these have stopped.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid as uuids
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from xenograft import __version__
+from xenograft.abi.errno import Errno, XenError
+from xenograft.backends.console.console import ConsoleState
+from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.hypervisor.state.capture import capture
+from xenograft.hypervisor.state.contents import contents
+from xenograft.hypervisor.state.rebuild import rebuild
+from xenograft.hypervisor.state.records import DomainState, StateError
+from xenograft.toolstack.config.domain import DomainConfig
+from xenograft.toolstack.create import attach_console
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.layout import domain_path
+from xenograft.toolstack.sched.apply import apply_scheduling
+from xenograft.toolstack.state.file import Writer
+from xenograft.toolstack.state.services import (
+    ServicesState,
+    capture_services,
+    check_services,
+    revive_services,
+    served_elsewhere,
+    settle,
+    uuid_text,
+)
+from xenograft.toolstack.state.suspend import is_suspended
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.domain import Domain as XenDomain
+    from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.state.file import Sink
+    from xenograft.toolstack.state.pages import SavedGuest
+
+
+FEATURES = ("feature-poweroff", "feature-reboot", "feature-suspend")
+"""What a guest may write below control/ (xenstore-paths.pandoc)."""
+
+
+def _feature(domid: int, name: str) -> str:
+    return f"{domain_path(domid)}/control/{name}"
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What a saved guest is, before anything is done with it."""
+
+    program: str
+    """Which xg has written it."""
+    saved_at: float
+    """Seconds since 1970."""
+    domid: int
+    name: str
+    uuid: str
+    kind: str
+    """pv, pvh or hvm."""
+    xen: str
+    """The Xen that it ran on: "4.17"."""
+    config: DomainConfig
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything but the pages."""
+
+    xen: DomainState
+    console: ConsoleState
+    services: ServicesState | None
+    """Of a snapshot; a guest that has suspended itself sets these up anew."""
+    features: tuple[str, ...] = ()
+    """Which of FEATURES the guest has: it says so once, when it boots."""
+
+
+def head_of(domain: Domain, config: DomainConfig) -> Head:
+    version = domain.machine.hypervisor.xen_version
+    return Head(
+        program=__version__,
+        saved_at=time.time(),
+        domid=domain.domid,
+        name=domain.name,
+        uuid=uuid_text(domain.xen),
+        kind=domain.xen.kind.value,
+        xen=f"{version.major}.{version.minor}",
+        config=msgspec.structs.replace(config, name=domain.name, uuid=uuid_text(domain.xen)),
+    )
+
+
+def check_can_save(domain: Domain) -> None:
+    """Raises UserError, one line, for a guest whose state can't be had now."""
+    if domain.ended and not is_suspended(domain.xen):
+        raise UserError(f"{domain.name} has shut down: there is nothing to save")
+    services = domain.machine.services
+    elsewhere = served_elsewhere(services, domain.domid)
+    if elsewhere and not is_suspended(domain.xen):
+        raise UserError(
+            f"{domain.name} can't be saved without its help: another domain serves its"
+            f" {', '.join(elsewhere)}"
+        )
+
+
+def body_of(domain: Domain) -> Body:
+    """The state of a guest that stands still, but for its pages.  Raises UserError."""
+    services = domain.machine.services
+    settle(services, domain.domid)
+    domain.console._drain()
+    suspended = is_suspended(domain.xen)
+    return Body(
+        services=None if suspended else capture_services(services, domain.xen),
+        console=domain.console.backend.save(),
+        features=tuple(
+            name for name in FEATURES if services.client.get(_feature(domain.domid, name)) == "1"
+        ),
+        xen=_captured(domain),
+    )
+
+
+def _captured(domain: Domain) -> DomainState:
+    try:
+        return capture(domain.xen)
+    except StateError as error:
+        raise UserError(str(error)) from None
+
+
+def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
+    """Write a guest that stands still; returns how many bytes that were.
+
+    Raises UserError, and what the sink raises.
+    """
+    check_can_save(domain)
+    body = body_of(domain)
+    writer = Writer(sink)
+    writer.head(msgspec.json.encode(head_of(domain, config)))
+    for gpa, data in contents(domain.xen):
+        writer.pages(gpa >> PAGE_SHIFT, data)
+    writer.body(msgspec.msgpack.encode(body))
+    writer.done()
+    return writer.written
+
+
+def read_head(data: bytes, name: str) -> Head:
+    """Raises UserError, one line."""
+    try:
+        return msgspec.json.decode(data, type=Head)
+    except (msgspec.MsgspecError, UserError, ValueError, RecursionError) as error:
+        raise UserError(f"{name} is damaged: {_line(error)}") from None
+
+
+def read_body(data: bytes, name: str) -> Body:
+    """The same for what follows.  Raises UserError."""
+    try:
+        body = msgspec.msgpack.decode(data, type=Body)
+        if body.services is not None:
+            check_services(body.services)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UserError(f"{name} is damaged: {_line(error)}") from None
+    return body
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class Prepared:
+    """A guest whose memory and processors are there again; its devices come with `finish`.
+
+    Raises UserError; nothing is left of the guest then.  `name` is what the saved state is called
+    in messages; `config`: instead of the one that was saved with it.
+    """
+
+    def __init__(
+        self, machine: Machine, saved: SavedGuest, name: str, config: DomainConfig | None = None
+    ) -> None:
+        self._machine = machine
+        self._name = name
+        self.head = read_head(saved.head, name)
+        self._body = body = read_body(saved.body, name)
+        self._config = self.head.config if config is None else config
+        machine.check_name(self._config.name)
+        self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
+
+    def finish(self) -> Domain:
+        """The guest with its devices, paused.  Raises UserError; nothing is left of it then."""
+        machine, xen, services = self._machine, self._xen, self._body.services
+        domain: Domain | None = None
+        try:
+            machine.check_name(self._config.name)
+            if services is None:
+                domain = _renewed(machine, xen, self._config, self._body.features)
+            else:
+                domain = adopted(machine, xen, self._config, services)
+            domain.console.restore(self._body.console)
+        except XenError as error:
+            self._drop(domain)
+            raise UserError(f"{self._name} can't be restored ({error.errno.name})") from None
+        except BaseException:
+            self._drop(domain)
+            raise
+        return domain
+
+    def _drop(self, domain: Domain | None) -> None:
+        if domain is not None:
+            domain.destroy()
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let all go of it, instead of `finish`; a second time does nothing."""
+        if not self._xen.dying:
+            self._machine.services.forget(self._xen.domid)
+            self._machine.hypervisor.destroy_domain(self._xen)
+
+
+def revive(
+    machine: Machine,
+    saved: SavedGuest,
+    name: str,
+    *,
+    config: DomainConfig | None = None,
+    paused: bool = False,
+) -> Domain:
+    """A guest from its saved state, which is called `name` in messages.
+
+    `config`: instead of the one that was saved with it.  Raises UserError; nothing is left of
+    the guest then.
+    """
+    domain = Prepared(machine, saved, name, config).finish()
+    if not paused:
+        domain.unpause()
+    machine.announce(domain.name)
+    return domain
+
+
+def _rebuild(
+    machine: Machine, head: Head, body: Body, saved: SavedGuest, name: str, config: DomainConfig
+) -> XenDomain:
+    try:
+        return rebuild(
+            machine.hypervisor,
+            body.xen,
+            ((first << PAGE_SHIFT, data) for first, data in saved.pages(body.xen.memory.ram)),
+            name=config.name,
+            uuid=uuids.UUID(config.uuid or head.uuid).bytes,
+            fresh=body.services is None,
+        )
+    except StateError as error:
+        raise UserError(f"{name} is damaged: {_line(error)}") from None
+    except XenError as error:
+        if error.errno is not Errno.ENOMEM:
+            raise UserError(f"{name} can't be restored ({error.errno.name})") from None
+        free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
+        raise UserError(
+            f"the machine has {free} MiB of memory left, and {config.name} needs more"
+        ) from None
+
+
+def adopted(
+    machine: Machine, xen: XenDomain, config: DomainConfig, services: ServicesState
+) -> Domain:
+    """A snapshot goes on: its devices and its connections are where they were."""
+    from xenograft.toolstack.machine import Domain
+
+    try:
+        console = attach_console(machine.control, xen)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"its console can't be restored ({_line(error)})") from None
+    domain = Domain(machine, xen, config, console)
+    machine.admit(domain)
+    try:
+        apply_scheduling(machine.scheduling, xen.domid, config, len(xen.vcpus))
+        revive_services(machine.services, xen, services)
+    except BaseException:
+        domain.destroy()
+        raise
+    return domain
+
+
+def _renewed(
+    machine: Machine, xen: XenDomain, config: DomainConfig, features: tuple[str, ...]
+) -> Domain:
+    """A guest that has suspended itself wakes in a new domain."""
+    from xenograft.toolstack.machine import Domain
+
+    domain = Domain(machine, xen, config)
+    machine.admit(domain)
+    try:
+        apply_scheduling(machine.scheduling, xen.domid, config, len(xen.vcpus))
+        machine.introduce(domain)
+        for name in FEATURES:
+            if name in features:
+                machine.services.client.write(_feature(xen.domid, name), "1")
+        domain.devices.attach_all(config)
+    except BaseException:
+        domain.destroy()
+        raise
+    return domain
