@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from xenograft.testing import Guest, UserError
-from xenograft.toolstack.config.disk import parse_disk
 
-DISK = "format=raw,vdev=xvda,target="
 Network = Callable[[int], list[Guest]]
 READ = "dd if=/dev/xvda of=/dev/null bs=4096 count=1 skip={} iflag=direct"
 
@@ -22,8 +20,7 @@ def disk(xen_guest: Guest, tmp_path: Path) -> Guest:
     """A guest with a disk of 8 MiB, whose sectors say their number."""
     image = tmp_path / "disk.img"
     image.write_bytes(b"".join(b"%511d\n" % number for number in range(1 << 14)))
-    xen_guest.domain.devices.attach_disk(parse_disk(DISK + str(image)))
-    xen_guest.check("while ! [ -b /dev/xvda ]; do sleep 0.01; done")
+    xen_guest.attach_disk(image)
     return xen_guest
 
 

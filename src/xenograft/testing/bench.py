@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import pytest
@@ -13,15 +11,10 @@ import pytest
 from xenograft.testing.boot import boot_guest, make_machine
 from xenograft.testing.guest import CommandFailed, Guest
 from xenograft.testing.limits import HostLimit, HostTimeout
-from xenograft.testing.settings import (
-    GUEST_OPTIONS,
-    INI_NUMBERS,
-    INI_OPTIONS,
-    MACHINE_OPTIONS,
-    Settings,
-    with_options,
-)
+from xenograft.testing.settings import Settings, of_item
 from xenograft.testing.shell import ShellError
+from xenograft.testing.templates import Template, Templates
+from xenograft.toolstack.config.vif import parse_vif
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import GuestEnded
 
@@ -37,32 +30,62 @@ CONSOLE_LINES = 200
 
 LOG_LINES = 30
 
+_BRIDGE = "xentest"
 _NETWORK = "10.0.0"
 _MOST_GUESTS = 64
+_TEMPLATES: pytest.StashKey[Templates] = pytest.StashKey()
+_GUEST_FIXTURES = ("xen_guest", "xen_network")
 
 
 class TestBench:
-    """The machine of a test, made when it is first asked for."""
+    """The machine and guests of a test, made when they are first asked for.
+
+    A test with guests gets the machine of their template, for itself alone; one without gets a
+    machine of its own.
+    """
 
     __test__ = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, templates: Templates, with_guests: bool) -> None:
         self.settings = settings
-        self._domains: list[Domain] = []
+        self._templates = templates
+        self._with_guests = with_guests
+        self._template: Template | None = None
+        self._machine: Machine | None = None
         self._limit: HostLimit | None = None
+        self._domains: list[Domain] = []
+        """Those whose consoles are shown if the test fails."""
+        self._log = ""
         self._guest: Guest | None = None
+        self._guests: list[Guest] = []
 
     @classmethod
     def of(cls, item: pytest.Item) -> TestBench:
         """As pytest's configuration and the test's markers say.  Raises UserError."""
-        return cls(_settings(item))
+        config = item.config
+        if _TEMPLATES not in config.stash:
+            config.stash[_TEMPLATES] = Templates()
+            config.add_cleanup(config.stash[_TEMPLATES].close)
+        names = getattr(item, "fixturenames", ())
+        with_guests = any(name in names for name in _GUEST_FIXTURES)
+        return cls(of_item(item), config.stash[_TEMPLATES], with_guests)
 
-    @cached_property
+    # -- what fixtures give ------------------------------------------------------------------
+    @property
     def machine(self) -> Machine:
-        machine = self._or_fail(lambda: make_machine(self.settings))
-        self._limit = HostLimit(machine, self.settings.host_timeout)
-        self._limit.__enter__()
-        return machine
+        if self._machine is None:
+            self._machine = self._or_fail(self._find_machine)
+            self._limit = HostLimit(self._machine, self.settings.host_timeout)
+            self._limit.__enter__()
+        return self._machine
+
+    def _find_machine(self) -> Machine:
+        if self._with_guests:
+            self._template = self._templates.find(self.settings, self._domains.append)
+            self._domains.clear()
+            if self._template is not None:
+                return self._template.machine
+        return make_machine(self.settings)
 
     @staticmethod
     def _or_fail(work: Callable[[], T]) -> T:
@@ -77,38 +100,63 @@ class TestBench:
     def guest(self) -> Guest:
         """The test's guest, the same each time."""
         if self._guest is None:
-            machine = self.machine
-            self._guest = self._or_fail(
-                lambda: boot_guest(machine, self.settings, created=self._domains.append)
-            )
+            self._guest = self._new("guest")
         return self._guest
+
+    def _new(self, name: str) -> Guest:
+        machine = self.machine
+
+        def make() -> Guest:
+            if self._template is None:
+                return boot_guest(machine, self.settings, name=name, created=self._domains.append)
+            guest = self._template.lease(name, self.settings.timeout)
+            self._domains.append(guest.domain)
+            return guest
+
+        guest = self._or_fail(make)
+        self._guests.append(guest)
+        return guest
 
     def network(self, guests: int = 2) -> list[Guest]:
         """Guests on a bridge.  Raises UserError for a number that is too high."""
         if not 1 <= guests <= _MOST_GUESTS:
             raise UserError(f"xen_network({guests}): it can be 1 to {_MOST_GUESTS} guests")
         machine = self.machine
-        machine.add_bridge("xentest")
-        made = []
-        for number in range(1, guests + 1):
-            address = f"{_NETWORK}.{number}"
-            settings = replace(
-                self.settings,
-                vif=(*self.settings.vif, "bridge=xentest"),
-                cmdline=f"{self.settings.cmdline} xg.net={address}/24",
+        if _BRIDGE not in machine.services.networks.switches:
+            machine.add_bridge(_BRIDGE)
+        number = len(self._guests)
+        made = [self._new(f"guest-{number + one}") for one in range(1, guests + 1)]
+        for one, guest in enumerate(made, number + 1):
+            mac = f"00:16:3e:00:{one >> 8:02x}:{one & 255:02x}"
+            guest.domain.devices.attach_vif(parse_vif(f"bridge={_BRIDGE},mac={mac}"))
+        for one, guest in enumerate(made, number + 1):
+            guest.await_devices(guest.default_timeout)
+            guest.address = f"{_NETWORK}.{one}"
+            eth = f"eth{len(self.settings.vif)}"
+            guest.check(
+                f"ip link set lo up; ip link set {eth} up &&"
+                f" ip address add {guest.address}/24 dev {eth}"
             )
-            guest = boot_guest(
-                machine, settings, name=f"guest-{number}", created=self._domains.append
-            )
-            guest.address = address
-            made.append(guest)
         return made
 
+    # -- the end -----------------------------------------------------------------------------
     def close(self) -> None:
         """Everything goes."""
         if self._limit is not None:
             self._limit.__exit__(None, None, None)
-            self.machine.close()
+        if self._machine is None:
+            return
+        self._log = self._machine.log
+        for guest in self._guests:
+            guest.faults.clear()
+        if self._template is None:
+            self._machine.close()
+            return
+        try:
+            self._template.release()
+        except BaseException:
+            self._templates.drop(self._template)
+            raise
 
     def sections(self) -> list[tuple[str, str]]:
         """For the report of a failed test: (title, text)."""
@@ -118,32 +166,7 @@ class TestBench:
             found.append((f"xen console of {domain.name}", "\n".join(lines)))
             if domain.crash_report is not None:
                 found.append((f"xen crash of {domain.name}", domain.crash_report))
-        if self._domains and (log := self.machine.log.splitlines()[-LOG_LINES:]):
-            found.append(("xen log (xl dmesg)", "\n".join(log)))
+        log = self._log if self._machine is None else self._machine.log
+        if self._domains and (lines := log.splitlines()[-LOG_LINES:]):
+            found.append(("xen log (xl dmesg)", "\n".join(lines)))
         return found
-
-
-def _settings(item: pytest.Item) -> Settings:
-    config = item.config
-    given: dict[str, object] = {}
-    for name in (*INI_OPTIONS, *INI_NUMBERS):
-        text = config.getini(f"xen_{name}")
-        if text:
-            given[name] = _number(name, text) if name in (*INI_NUMBERS, "vcpus") else text
-    root = config.rootpath if config.inipath is None else config.inipath.parent
-    settings = with_options(Settings(), "pytest's configuration", given, given, root)
-    folder = item.path.parent
-    for marker, known in (("xen_machine", MACHINE_OPTIONS), ("xen_guest", GUEST_OPTIONS)):
-        # The nearest comes first, and has the last word.
-        for mark in reversed(list(item.iter_markers(marker))):
-            if mark.args:
-                raise UserError(f"{marker}: give its options by name, as memory=512")
-            settings = with_options(settings, marker, known, mark.kwargs, folder)
-    return settings
-
-
-def _number(name: str, text: str) -> float | int:
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        raise UserError(f"pytest's configuration: xen_{name} is a number, not {text!r}") from None

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenograft.testing.shell import HOME, ConsoleShell
+from xenograft.abi.io.xenbus import XenbusState
+from xenograft.testing.shell import HOME, ConsoleShell, GuestTimeout
+from xenograft.toolstack.config.disk import parse_disk
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.faults import Faults
 from xenograft.toolstack.images.initrd import read_module
+from xenograft.toolstack.machine import GuestEnded
 
 if TYPE_CHECKING:
     from xenograft.toolstack.machine import Console, Domain, Machine, ShutdownReason
+
+_LOOK_SECONDS = 0.005
+"""How often devices are looked at, in the machine's time."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,45 @@ class Guest:
         """What the kernel has logged (dmesg)."""
         __tracebackhide__ = True
         return self.check("dmesg")
+
+    def await_devices(self, timeout: float | None = None) -> None:
+        """Run until the guest has connected all devices that it was given."""
+        __tracebackhide__ = True
+        devices, limit = self.domain.devices, self._timeout(timeout)
+
+        def waiting() -> list[str]:
+            return [
+                f"{one.kind} {one.devid}"
+                for one in devices.all()
+                if one.frontend_state is not XenbusState.Connected
+            ]
+
+        deadline = self.machine.now + limit
+        while (missing := waiting()) and not self.domain.ended:
+            if self.machine.now >= deadline:
+                raise GuestTimeout(
+                    f"{limit:g} s of the machine's time went by before {self.name} had"
+                    f" connected {', '.join(missing)}"
+                )
+            self.machine.run(_LOOK_SECONDS, lambda: False)
+        if self.domain.ended:
+            raise GuestEnded(self.domain, "its devices were connected")
+
+    def attach_disk(
+        self,
+        image: str | Path,
+        vdev: str = "xvda",
+        *,
+        format: str = "raw",
+        readonly: bool = False,
+    ) -> None:
+        """Plug in a disk, and wait until the guest has it: ``/dev/xvda``.  Raises UserError."""
+        __tracebackhide__ = True
+        access = "ro" if readonly else "rw"
+        spec = f"format={format},vdev={vdev},access={access},target={image}"
+        self.domain.devices.attach_disk(parse_disk(spec))
+        self.await_devices()
+        self.check(f"while ! [ -b /dev/{vdev} ]; do sleep 0.01; done")
 
     # -- life --------------------------------------------------------------------------------
     def wait(self, timeout: float | None = None) -> ShutdownReason:

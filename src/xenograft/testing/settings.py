@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from xenograft.toolstack.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pytest
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,36 @@ def _checked(what: str, name: str, value: Any) -> Any:
         return value
     kinds = {int: (int,), float: (int, float), str: (str,)}.get(hint, (int, str))
     if isinstance(value, bool) or not isinstance(value, kinds):
-        names = " or ".join(
-            {"int": "a number", "float": "a number", "str": "a text"}[kind.__name__]
-            for kind in kinds[-1:]
-        )
+        names = "a text" if kinds[-1] is str else "a number"
         raise UserError(f"{what}: {name} is {names}, not {value!r}")
     if isinstance(value, (int, float)) and value <= 0:
         raise UserError(f"{what}: {name} is more than 0, not {value!r}")
     return value
+
+
+# -- where they come from -----------------------------------------------------------------------
+def of_item(item: pytest.Item) -> Settings:
+    """What pytest's configuration and a test's markers say.  Raises UserError."""
+    config = item.config
+    given: dict[str, object] = {}
+    for name in (*INI_OPTIONS, *INI_NUMBERS):
+        text = config.getini(f"xen_{name}")
+        if text:
+            given[name] = _number(name, text) if name in (*INI_NUMBERS, "vcpus") else text
+    root = config.rootpath if config.inipath is None else config.inipath.parent
+    settings = with_options(Settings(), "pytest's configuration", given, given, root)
+    folder = item.path.parent
+    for marker, known in (("xen_machine", MACHINE_OPTIONS), ("xen_guest", GUEST_OPTIONS)):
+        # The nearest comes first, and has the last word.
+        for mark in reversed(list(item.iter_markers(marker))):
+            if mark.args:
+                raise UserError(f"{marker}: give its options by name, as memory=512")
+            settings = with_options(settings, marker, known, mark.kwargs, folder)
+    return settings
+
+
+def _number(name: str, text: str) -> float | int:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise UserError(f"pytest's configuration: xen_{name} is a number, not {text!r}") from None
