@@ -61,7 +61,11 @@ class Fault(AbstractContextManager["Fault"]):
         self.hits += hit
         return hit
 
-    def armed(self, undo: Callable[[], None]) -> Fault:
+    @property
+    def is_armed(self) -> bool:
+        return self._undo is not None
+
+    def arm(self, undo: Callable[[], None]) -> Fault:
         """For who has made it: what `cancel` has to do."""
         self._undo = undo
         return self
@@ -104,6 +108,11 @@ class Faults:
         self._points = domain.machine.hypervisor.faults
         self._faults: list[Fault] = []
 
+    @property
+    def armed(self) -> bool:
+        """Whether anything may go wrong."""
+        return any(fault.is_armed for fault in self._faults)
+
     def clear(self) -> None:
         """Cancel all that is armed."""
         for fault in self._faults:
@@ -112,7 +121,7 @@ class Faults:
 
     def _arm(self, fault: Fault, undo: Callable[[], None]) -> Fault:
         self._faults.append(fault)
-        return fault.armed(undo)
+        return fault.arm(undo)
 
     # -- grants ------------------------------------------------------------------------------
     def fail_grant_map(
