@@ -181,6 +181,62 @@ def test_the_configuration_says_what_guests_are(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["pytest's configuration: xen_vcpus is a number, not 'many'"])
 
 
+def test_each_test_begins_where_the_guest_had_booted(suite: pytest.Pytester) -> None:
+    """Nothing that a test does is seen by the next: memory, disk, time, faults, further guests."""
+    (suite.path / "disk.img").write_bytes(b"as it was".ljust(1 << 20))
+    suite.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.xen_guest(disk=["format=raw,vdev=xvda,target=%s"])
+        SEEN = []
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(xen_guest, xen_machine, number):
+            machine = xen_machine
+            assert [one.name for one in machine.domains] == ["guest"]
+            SEEN.append(xen_guest.check("ls -l /; date; cat /proc/uptime; ps; head -c 9 /dev/xvda"))
+            assert len(set(SEEN)) == 1
+            assert SEEN[0].endswith("as it was")
+            assert machine is SEEN_MACHINES.setdefault(0, machine)
+            xen_guest.check("echo > /new; echo changed | dd of=/dev/xvda bs=512 conv=fsync,sync")
+            assert xen_guest.check("head -c 7 /dev/xvda") == "changed"
+            xen_guest.faults.lose_event(nth=1000)
+            xen_guest.domain.fork("another")
+            xen_guest.pass_time(100)
+            assert machine.hypervisor.faults.event is not None
+
+        SEEN_MACHINES = {}
+
+        @pytest.mark.xen_guest(timeout=7)
+        def test_limits_are_each_test_s_own(xen_guest, xen_machine):
+            assert xen_machine is SEEN_MACHINES[0]
+            assert xen_guest.default_timeout == 7
+            assert xen_machine.hypervisor.faults.event is None
+        """
+        % (suite.path / "disk.img")
+    )
+    suite.runpytest().assert_outcomes(passed=4)
+    assert (suite.path / "disk.img").read_bytes().startswith(b"as it was")
+
+
+def test_guests_that_cannot_be_cloned_boot_each_time(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xen_guest(type="pv")
+        @pytest.mark.parametrize("number", range(2))
+        def test_pv(xen_guest, number):
+            assert xen_guest.domain.domid == 1
+            assert xen_guest.check("cat /sys/hypervisor/guest_type") == "PV\\n"
+            assert xen_guest.run("ls /new").status == 1
+            xen_guest.check("echo > /new")
+        """
+    )
+    suite.runpytest().assert_outcomes(passed=2)
+
+
 def test_side_by_side(suite: pytest.Pytester) -> None:
     """With xdist, each worker has machines of its own."""
     pytest.importorskip("xdist")

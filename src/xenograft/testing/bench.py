@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -55,7 +56,8 @@ class TestBench:
         self._limit: HostLimit | None = None
         self._domains: list[Domain] = []
         """Those whose consoles are shown if the test fails."""
-        self._log = ""
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        """What the machine's log has got since the test began."""
         self._guest: Guest | None = None
         self._guests: list[Guest] = []
 
@@ -77,7 +79,11 @@ class TestBench:
             self._machine = self._or_fail(self._find_machine)
             self._limit = HostLimit(self._machine, self.settings.host_timeout)
             self._limit.__enter__()
+            self._machine.hypervisor.log.listeners.append(self._logged)
         return self._machine
+
+    def _logged(self, _time: int, _domid: int, line: str) -> None:
+        self._log.append(line)
 
     def _find_machine(self) -> Machine:
         if self._with_guests:
@@ -146,7 +152,7 @@ class TestBench:
             self._limit.__exit__(None, None, None)
         if self._machine is None:
             return
-        self._log = self._machine.log
+        self._machine.hypervisor.log.listeners.remove(self._logged)
         for guest in self._guests:
             guest.faults.clear()
         if self._template is None:
@@ -166,7 +172,6 @@ class TestBench:
             found.append((f"xen console of {domain.name}", "\n".join(lines)))
             if domain.crash_report is not None:
                 found.append((f"xen crash of {domain.name}", domain.crash_report))
-        log = self._log if self._machine is None else self._machine.log
-        if self._domains and (lines := log.splitlines()[-LOG_LINES:]):
-            found.append(("xen log (xl dmesg)", "\n".join(lines)))
+        if self._log:
+            found.append(("xen log (xl dmesg)", "\n".join(self._log)))
         return found
