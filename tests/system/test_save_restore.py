@@ -108,7 +108,7 @@ def test_a_guest_goes_on_elsewhere(
     image: Image, disk: Path, web: WebServer, tmp_path: Path, mode: SaveMode
 ) -> None:
     path = tmp_path / "guest.save"
-    life = begun(image, disk)
+    life = begun(image, disk, vcpus=2)
     works(life, web, 1)
     boot = life.shell.run("cat /proc/sys/kernel/random/boot_id")
     for round_ in (2, 3):
@@ -124,12 +124,40 @@ def test_a_guest_goes_on_elsewhere(
         assert before < first < second
         assert life.shell.run("cat /proc/sys/kernel/random/boot_id") == boot
         assert uptime < _uptime(life) < uptime + 300
+        # Its clocks agree with each other.
+        assert life.shell.try_("dmesg | grep unstable")[0] == 1
+        # The first packet for it arrives, though nobody knows its address yet.
+        assert "1 packets received" in life.shell.run("ping -c 1 -W 5 10.0.2.2")
         works(life, web, round_)
         if mode == "suspend":
             # The guest itself tells that it has gone through it.
             assert life.shell.run("dmesg | grep -c 'Restarting tasks'").strip() == str(round_ - 1)
         else:
             assert life.shell.try_("dmesg | grep 'Restarting tasks'")[0] == 1
+    life.machine.close()
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "suspend"])
+def test_the_clock(image: Image, disk: Path, tmp_path: Path, mode: SaveMode) -> None:
+    day = 86_400
+    life = begun(image, disk)
+    path = tmp_path / "guest.save"
+    before, uptime = int(life.shell.run("date +%s")), _uptime(life)
+    life.shell.domain.save(path, mode=mode)
+    epoch_ns = life.machine.hypervisor.clock.epoch_ns
+    life.machine.close()
+    # A machine whose day is the next one.
+    life = revived(path, Machine(epoch_ns=epoch_ns + day * 10**9))
+    away = int(life.shell.run("date +%s")) - before
+    awake = _uptime(life) - uptime
+    if mode == "suspend":
+        # A guest that knows that it was away looks at the clock, as after any suspend to RAM.
+        assert day - 300 <= away < day + 600
+        assert day - 300 <= awake < day + 600
+    else:
+        assert 0 <= away < 600
+        assert 0 <= awake < 600
+    life.goes_on()
     life.machine.close()
 
 

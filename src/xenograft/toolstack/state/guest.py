@@ -126,6 +126,15 @@ def body_of(domain: Domain) -> Body:
     )
 
 
+def first_body(domain: Domain) -> Body:
+    """The state of a guest that still runs, as far as its memory's size counts."""
+    domain.pause()
+    try:
+        return Body(services=None, console=ConsoleState(b"", 0, b""), xen=_captured(domain))
+    finally:
+        domain.unpause()
+
+
 def _captured(domain: Domain) -> DomainState:
     try:
         return capture(domain.xen)
@@ -173,22 +182,24 @@ def _line(error: BaseException) -> str:
 
 
 class Prepared:
-    """A guest whose memory and processors are there again; its devices come with `finish`.
-
-    Raises UserError; nothing is left of the guest then.  `name` is what the saved state is called
-    in messages; `config`: instead of the one that was saved with it.
-    """
+    """A guest whose memory and processors are there again; its devices come with `finish`."""
 
     def __init__(
-        self, machine: Machine, saved: SavedGuest, name: str, config: DomainConfig | None = None
+        self,
+        machine: Machine,
+        name: str,
+        head: Head,
+        body: Body,
+        config: DomainConfig,
+        xen: XenDomain,
     ) -> None:
+        """`name` is what the saved state is called in messages."""
         self._machine = machine
         self._name = name
-        self.head = read_head(saved.head, name)
-        self._body = body = read_body(saved.body, name)
-        self._config = self.head.config if config is None else config
-        machine.check_name(self._config.name)
-        self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
+        self.head = head
+        self._body = body
+        self._config = config
+        self._xen = xen
 
     def finish(self) -> Domain:
         """The guest with its devices, paused.  Raises UserError; nothing is left of it then."""
@@ -235,7 +246,11 @@ def revive(
     `config`: instead of the one that was saved with it.  Raises UserError; nothing is left of
     the guest then.
     """
-    domain = Prepared(machine, saved, name, config).finish()
+    head, body = read_head(saved.head, name), read_body(saved.body, name)
+    config = head.config if config is None else config
+    machine.check_name(config.name)
+    xen = _rebuild(machine, head, body, saved, name, config)
+    domain = Prepared(machine, name, head, body, config, xen).finish()
     if not paused:
         domain.unpause()
     machine.announce(domain.name)
@@ -249,20 +264,25 @@ def _rebuild(
         return rebuild(
             machine.hypervisor,
             body.xen,
-            ((first << PAGE_SHIFT, data) for first, data in saved.pages(body.xen.memory.ram)),
+            ((first << PAGE_SHIFT, data) for first, data in saved.pages()),
             name=config.name,
             uuid=uuids.UUID(config.uuid or head.uuid).bytes,
             fresh=body.services is None,
         )
-    except StateError as error:
-        raise UserError(f"{name} is damaged: {_line(error)}") from None
-    except XenError as error:
-        if error.errno is not Errno.ENOMEM:
-            raise UserError(f"{name} can't be restored ({error.errno.name})") from None
-        free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
-        raise UserError(
-            f"the machine has {free} MiB of memory left, and {config.name} needs more"
-        ) from None
+    except (StateError, XenError) as error:
+        raise cannot_rebuild(machine, name, config.name, error) from None
+
+
+def cannot_rebuild(
+    machine: Machine, name: str, guest: str, error: StateError | XenError
+) -> UserError:
+    """Why a guest can't be rebuilt from the saved state `name`, in words."""
+    if isinstance(error, StateError):
+        return UserError(f"{name} is damaged: {_line(error)}")
+    if error.errno is not Errno.ENOMEM:
+        return UserError(f"{name} can't be restored ({error.errno.name})")
+    free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
+    return UserError(f"the machine has {free} MiB of memory left, and {guest} needs more")
 
 
 def adopted(
