@@ -39,7 +39,7 @@ from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
     from xenograft.backends.block.images.nbd import NbdImage
-    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.backends.xenbus.work import Outcome, WorkPool
 
 T = TypeVar("T")
@@ -320,6 +320,9 @@ class BlockDevice(XenbusDevice):
         if self.state is XenbusState.Connected:
             self.publish({"sectors": self.sectors, "state": int(self.state)})
 
+    def channels(self) -> list[EventChannel]:
+        return [queue.channel for queue in self.queues]
+
     # -- requests --------------------------------------------------------------------------------
     @property
     def has_room(self) -> bool:
@@ -456,7 +459,7 @@ class BlockDevice(XenbusDevice):
 
         Raises ValueError if something is.
         """
-        if self._requests or self._deferred:
+        if self._requests or self._deferred or any(queue.delayed for queue in self.queues):
             raise ValueError(f"{self.path}: requests are under way")
         return BlockState(
             self.path,

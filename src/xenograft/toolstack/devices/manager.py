@@ -135,6 +135,25 @@ class Devices:
         except OSError as error:
             raise UserError(f"disk {devid}: {error.strerror or error}") from None
 
+    def change_medium(self, disk: Disk) -> None:
+        """Put what `disk` names into the CD drive of that name, or take out what's there.
+
+        The guest sees a drive whose size has changed (io/blkif.h: `sectors` and the state are
+        written again).  Raises UserError, with nothing changed.
+        """
+        status = self.find("vbd", disk.device_number)
+        if status is None:
+            raise UserError(f"{self._domain.name} has no drive {disk.vdev}")
+        if self._store.get(f"{status.backend}/device-type") != "cdrom":
+            raise UserError(f"{self._domain.name}: {disk.vdev} is no CD drive")
+        if status.backend_domid == self._services.control.domid:
+            # The back end opens it by itself; who asked is to hear at once that it can't.
+            image = open_disk(disk)
+            if image is not None:
+                image.close()
+        params = disk_record(disk, self._domain.domid).backend["params"]
+        self._store.write(f"{status.backend}/params", params)
+
     def attach_vif(self, vif: Vif) -> DeviceRecord:
         """Add a network interface.  Raises UserError, with nothing changed."""
         devid = vif.devid if vif.devid is not None else self._free_devid("vif")
