@@ -19,6 +19,7 @@ from xenograft.backends.xenbus.bus import XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
 from xenograft.engine.fake import FakeEngine
+from xenograft.engine.unicorn import UnicornEngine
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.kinds import GuestKind
@@ -94,9 +95,11 @@ class MemoryImage:
 class Scene:
     """A machine with the services that block devices need."""
 
-    def __init__(self, *, virtual: bool = True) -> None:
+    def __init__(self, *, virtual: bool = True, native: bool = False) -> None:
+        """`native`: memory is the native core's; no vCPU runs here in any case."""
         clock = VirtualClock() if virtual else RealClock()
-        self.xen = Hypervisor(FakeEngine(), frames=1 << 14, clock=clock)
+        engine = UnicornEngine() if native else FakeEngine()
+        self.xen = Hypervisor(engine, frames=1 << 14, clock=clock)
         self.control = create_control_domain(self.xen)
         self.store = Xenstore(now=self.xen.clock.now, timers=self.xen.timers)
         self.client = StoreClient(self.store)
