@@ -18,6 +18,7 @@ from xenograft.engine.protocol import (
     PAGE_SHIFT,
     PAGE_SIZE,
     AccessError,
+    Granted,
 )
 from xenograft.engine.pv import PGT_writable_page
 
@@ -230,7 +231,14 @@ class FakeMemory:
         return found
 
     # -- pieces of pages -----------------------------------------------------------------------
-    def locate(self, records: bytes, table: dict[int, int]) -> tuple[bytes, int] | None:
+    def locate(
+        self,
+        records: bytes,
+        table: dict[int, int],
+        granted: Granted | None = None,
+        write: bool = False,
+    ) -> tuple[bytes, int] | None:
+        """Of the table alone: grants are mapped here."""
         pieces: list[tuple[int, int]] = []
         if len(records) // _RECORD.size > _MAX_PIECES:
             return None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from xenograft.backends.block.images.nbd import NbdImage
     from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.backends.xenbus.work import Outcome, WorkPool
+    from xenograft.engine.protocol import MachineMemory
 
 T = TypeVar("T")
 
@@ -57,6 +58,12 @@ IMMEDIATE_BYTES = 4 << 20
 
 REMOTE_THREADS = 4
 """Threads of a device whose image isn't on this host."""
+
+PATIENCE_NS = 2_000_000
+"""How long a write into the host's memory may take on the machine's thread."""
+
+DISTRUST_NS = 1_000_000_000
+"""How long writes go to the host's threads after one that took longer."""
 
 LOOK_AT_SIZE_NS = 100_000_000
 """How often an image's size is looked at while its guest uses it."""
@@ -79,6 +86,13 @@ def parse_params(params: str) -> tuple[str, str]:
     if colon and (prefix in _FORMATS or prefix in _UNKNOWN_FORMATS):
         return path, _FORMATS.get(prefix, prefix)
     return params, "raw"
+
+
+def _native(memory: MachineMemory) -> Callable[..., tuple[int, int, int, int, bool]] | None:
+    """What does a batch of requests in the native core's memory; None for another memory."""
+    from xenograft.engine import _core
+
+    return partial(_core.blkif_batch, memory) if isinstance(memory, _core.Memory) else None
 
 
 class BlockDevice(XenbusDevice):
@@ -115,6 +129,10 @@ class BlockDevice(XenbusDevice):
         self._barrier = False
         self._starting = False
         self._look_again = 0
+        self.batch = _native(host.memory)
+        """`blkif_batch`, with what it needs of the machine."""
+        self._distrust = 0
+        """Until when writes are none of the machine's thread."""
 
     # -- states ----------------------------------------------------------------------------------
     def offer(self) -> None:
@@ -170,7 +188,7 @@ class BlockDevice(XenbusDevice):
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/protocol is unknown")
         queues = self.frontend_number("multi-queue-num-queues", 1, MAX_QUEUES + 1)
         order = self.frontend_number("ring-page-order", 0, MAX_RING_PAGE_ORDER + 1)
-        persistent = self.frontend_number("feature-persistent", 0) != 0
+        persistent = self._offers_persistent and self.frontend_number("feature-persistent", 0) != 0
         if not queues:
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/multi-queue-num-queues is 0")
         for index in range(queues):
@@ -185,6 +203,15 @@ class BlockDevice(XenbusDevice):
             self.queues.append(queue)
         self.publish(self._properties())
 
+    @property
+    def _offers_persistent(self) -> bool:
+        """Whether front ends are to use the same pages again and again, and copy to and from them.
+
+        Where a grant is looked up natively, that is quicker than the guest's copying.
+        """
+        domain = self.host.hypervisor.domains.get(self.domid)
+        return self.batch is None or domain is None or not domain.p2m.translated
+
     def _ring_refs(self, base: str, order: int) -> list[int]:
         first = self.read_frontend(f"{base}ring-ref0")
         if order == 0 and first is None:
@@ -195,7 +222,7 @@ class BlockDevice(XenbusDevice):
         nodes: dict[str, str | int] = {
             "feature-flush-cache": 1,
             "feature-barrier": 1,
-            "feature-persistent": 1,
+            "feature-persistent": int(self._offers_persistent),
             "sectors": self.sectors,
             "info": self._info(),
             "sector-size": SECTOR_SIZE,
@@ -375,6 +402,42 @@ class BlockDevice(XenbusDevice):
             memory.scatter(located.pieces, data)
         self._immediate += size
         return True
+
+    @property
+    def may_batch(self) -> bool:
+        """Whether the native core may do requests: nobody watches, and none has to wait."""
+        hypervisor = self.host.hypervisor
+        instruments = hypervisor.instruments
+        return (
+            self.batch is not None
+            and not (hypervisor.clock.virtual or self._barrier or self._deferred)
+            and instruments.ring is None
+            and instruments.grant_op is None
+            and self._immediate < IMMEDIATE_BYTES
+        )
+
+    @property
+    def allowance(self) -> int:
+        """Bytes that may still be moved at once in this turn."""
+        return IMMEDIATE_BYTES - self._immediate
+
+    @property
+    def patience(self) -> int:
+        """How long a write may take at once, in ns; negative: there may be none."""
+        return -1 if self.readonly or self.host.now() < self._distrust else PATIENCE_NS
+
+    def batched(self, reads: int, read: int, writes: int, written: int, slow: bool) -> None:
+        """The native core has done so many requests, of so many bytes."""
+        metrics = self.metrics
+        metrics.rd_req += reads
+        metrics.rd_sect += read >> SECTOR_SHIFT
+        metrics.wr_req += writes
+        metrics.wr_sect += written >> SECTOR_SHIFT
+        metrics.immediate += reads + writes
+        self._immediate += read + written
+        if slow:
+            # The host is busy writing to its disk, and makes those wait who give it more.
+            self._distrust = self.host.now() + DISTRUST_NS
 
     def new_turn(self) -> None:
         """The guest has run since: it may have something read at once again."""
