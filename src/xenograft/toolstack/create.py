@@ -8,12 +8,13 @@ xc_dom_boot_image()).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY_MAX_VCPUS
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from xenograft.abi.hvm import params
+from xenograft.abi.hvm.e820 import E820_RAM
 from xenograft.abi.xen import shared_info, vcpu_info
 from xenograft.arch.x86.pv import kernel_state
 from xenograft.arch.x86.pvh import pvh_entry
@@ -59,6 +60,37 @@ def create_control_domain(hypervisor: Hypervisor) -> Domain:
     return domain
 
 
+class _Options(NamedTuple):
+    """What is the same for domains of all kinds."""
+
+    name: str
+    uuid: bytes
+    max_event_channels: int
+    pages: int
+    """Of its build."""
+
+
+@contextmanager
+def _new_domain(
+    hypervisor: Hypervisor, kind: GuestKind, vcpus: int, options: _Options
+) -> Iterator[Domain]:
+    """A paused domain without memory, to be filled; it's destroyed if that fails."""
+    name, uuid, channels, pages = options
+    domain = hypervisor.create_domain(
+        kind,
+        name=name,
+        uuid=uuid,
+        max_vcpus=vcpus,
+        max_pages=pages + MAXMEM_CONSTANT_PAGES,
+        max_event_channels=channels,
+    )
+    try:
+        yield domain
+    except BaseException:
+        hypervisor.destroy_domain(domain)
+        raise
+
+
 def create_pvh_domain(
     hypervisor: Hypervisor,
     built: BuiltGuest,
@@ -75,15 +107,8 @@ def create_pvh_domain(
     populated on demand.  Raises UserError if the machine has too little memory left.
     """
     pages = built.pages if pages is None else min(pages + SPECIAL_PAGES_ROOM, built.pages)
-    domain = hypervisor.create_domain(
-        GuestKind(built.kind),
-        name=name,
-        uuid=uuid,
-        max_vcpus=built.vcpus,
-        max_pages=pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    options = _Options(name, uuid, max_event_channels, pages)
+    with _new_domain(hypervisor, GuestKind(built.kind), built.vcpus, options) as domain:
         domain.arch.set_cpuid(cpuid)
         _fill_memory(domain, built, pages)
         domain.hvm_params.update(built.special.hvm_params())
@@ -92,9 +117,6 @@ def create_pvh_domain(
         vcpu = domain.vcpus[0]
         domain.arch.start(vcpu, pvh_entry(built.entry, built.start_info))
         vcpu.bring_up()
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 
@@ -110,29 +132,21 @@ def create_pv_domain(
 ) -> Domain:
     """A paused PV domain with the guest in its memory and its first vCPU at the entry point.
 
-    `pages` is for other kinds: a PV guest has all the memory that it was built for until it
-    gives some back.  Raises UserError if the machine has too little memory left.
+    `pages` is for other kinds: a PV guest has all the memory that it was built for.  Raises
+    UserError if the machine has too little memory left.
     """
-    domain = hypervisor.create_domain(
-        GuestKind.PV,
-        name=name,
-        uuid=uuid,
-        max_vcpus=plan.vcpus,
-        max_pages=plan.pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    options = _Options(name, uuid, max_event_channels, plan.pages)
+    with _new_domain(hypervisor, GuestKind.PV, plan.vcpus, options) as domain:
         platform = domain.arch
         assert isinstance(platform, PvPlatform)
         platform.set_cpuid(cpuid)
         if plan.bits == 32:
             platform.set_width(32)
         mfns = _populate_pv(domain, plan)
+        # All of the memory that it may ever have, in one piece (xc_domain_set_memmap_limit).
+        domain.p2m.e820 = ((0, plan.maxmem, int(E820_RAM)),)
         _fill_pv(domain, plan, mfns)
         _start_pv(domain, platform, plan, mfns)
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 

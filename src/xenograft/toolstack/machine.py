@@ -32,6 +32,7 @@ from xenograft.abi import sched
 from xenograft.abi.hvm import params
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals_stop
+from xenograft.hypervisor.sched.constants import CREDIT2_RUNQUEUES
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
@@ -360,20 +361,18 @@ class Domain:
 
         save_guest(self, Path(path), mode, after)
 
-    def fork(self, count: int | None = None, name: str | None = None) -> list[Domain]:
-        """Clones, which run as soon as the machine does (docs/save-restore.md).
+    def fork(self, name: str | None = None, *, paused: bool = False) -> Domain:
+        """A clone, which runs as soon as the machine does (docs/fork.md).
 
-        They're called NAME-1, NAME-2 …, after the guest or `name`; one alone if `count` isn't
-        given, called `name` if that is.  Raises UserError; the clones that were made stay.
+        It's called `name`, or NAME-1, NAME-2 … after this guest.  Raises UserError.
         """
         from xenograft.toolstack.state.fork import fork
 
-        if count is None and name is not None:
-            return [fork(self, name)]
-        taken = {domain.name for domain in self.machine.domains}
-        names = (f"{name or self.name}-{number}" for number in itertools.count(1))
-        free = (one for one in names if one not in taken)
-        return [fork(self, one) for one in itertools.islice(free, 1 if count is None else count)]
+        if name is None:
+            taken = {domain.name for domain in self.machine.domains}
+            names = (f"{self.name}-{number}" for number in itertools.count(1))
+            name = next(one for one in names if one not in taken)
+        return fork(self, name, paused)
 
     def snapshot(self) -> Moment:
         """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""
@@ -391,7 +390,6 @@ class Domain:
         if self._destroyed:
             return
         self._destroyed = True
-        self.machine.hypervisor.meter.sample(self.xen)
         self.console._drain()
         self.console._close()
         self.devices.close()
@@ -409,7 +407,8 @@ class Machine:
     inputs alone.  `engine`: "unicorn", or an engine object.  `memory`: MiB of the machine.
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
     on the virtual clock).  `cpus`: physical CPUs, or their topology; `sched`: the scheduler of
-    Pool-0; `window_us`: how far one CPU may be ahead of another on the virtual clock.
+    Pool-0; `credit2_runqueue`: which CPUs share a run queue of credit2 ("cpu", "core", "socket",
+    "node", "all"); `window_us`: how far one CPU may be ahead of another on the virtual clock.
     `bridges`: as for `add_bridge`.
 
     >>> with Machine() as machine, machine.create_pvh(kernel="vmlinuz", memory="512M") as guest:
@@ -429,6 +428,7 @@ class Machine:
         epoch_ns: int | None = None,
         cpus: int | Topology = 1,
         sched: str = "credit2",
+        credit2_runqueue: str = "socket",
         window_us: int = WINDOW_NS // 1000,
         host_slice: int = HOST_SLICE,
         bridges: Iterable[str] = (),
@@ -444,6 +444,7 @@ class Machine:
             tsc_khz=tsc_khz,
             topology=_topology(cpus),
             sched_id=_sched_id(sched),
+            credit2_runqueue=_runqueue(credit2_runqueue),
         )
         self.loop = Loop(self.hypervisor, window_ns=window_us * 1000, host_slice=host_slice)
         self.control = create_control_domain(self.hypervisor)
@@ -551,7 +552,8 @@ class Machine:
         domain = Domain(self, xen, config)
         self.admit(domain)
         try:
-            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
+            others = [(one.domid, len(one.xen.vcpus)) for one in self._domains if one is not domain]
+            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus), others)
             self.introduce(domain)
             domain.devices.attach_all(config)
         except BaseException:
@@ -694,10 +696,17 @@ class Machine:
             domain.destroy()
         self.services.close()
         self.hypervisor.close()
+        self.loop.close()
 
 
 _UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")
 """Name space of the UUIDs of domains that were given none: the same name, the same UUID."""
+
+
+def _runqueue(name: str) -> str:
+    if name not in CREDIT2_RUNQUEUES:
+        raise UserError(f"credit2_runqueue: {unknown('way', name, CREDIT2_RUNQUEUES)}")
+    return name
 
 
 def _topology(cpus: int | Topology) -> Topology:

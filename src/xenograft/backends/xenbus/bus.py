@@ -39,6 +39,8 @@ class XenbusBackend:
         self.root = f"/local/domain/{host.domid}/backend/{kind}"
         self.devices: dict[tuple[int, int], XenbusDevice] = {}
         """By (front end's domid, device number)."""
+        self.on_gone: Callable[[XenbusDevice], None] | None = None
+        """Called with each device that has gone for good."""
         self._factory = factory
         self._lowest = lowest
         self._token: str | None = host.store.watch(self.root, self._changed)
@@ -119,6 +121,8 @@ class XenbusBackend:
 
     def _removed(self, device: XenbusDevice) -> None:
         self.devices.pop((device.domid, device.devid), None)
+        if self.on_gone is not None:
+            self.on_gone(device)
         # Another one of that number may wait for its place.
         if self._token is not None:
             self._look_at(str(device.domid), str(device.devid))

@@ -60,6 +60,13 @@ XL_COMMANDS: dict[str, Lazy] = {
         resume="Let it go on.",
     ),
     **_rows(
+        "clones",
+        _DOMAINS,
+        fork="Clone a running domain.",
+        snapshot="Remember a domain as it is now.",
+        rewind="Take a domain back to a snapshot.",
+    ),
+    **_rows(
         "migrate",
         _DOMAINS,
         migrate="Migrate a domain to another host service.",
@@ -89,6 +96,11 @@ XL_COMMANDS: dict[str, Lazy] = {
         sched_credit="Parameters of the credit scheduler.",
         sched_credit2="Parameters of the credit2 scheduler.",
         sched_rtds="Parameters of the real-time scheduler RTDS.",
+    ),
+    **_rows("arinc653", _SCHEDULING, sched_arinc653="Show and load ARINC 653 schedules."),
+    **_rows(
+        "scheduling",
+        _SCHEDULING,
         cpupool_create="Create a CPU pool.",
         cpupool_list="List CPU pools.",
         cpupool_destroy="Destroy a CPU pool.",
@@ -128,6 +140,7 @@ XL_COMMANDS: dict[str, Lazy] = {
         set_parameters="Change the hypervisor's parameters.",
     ),
     **_rows("top", _MACHINE, top="Watch domains in real time."),
+    **_rows("meter", _MACHINE, meter="What domains have used in a period, and the bill."),
     **_rows("config", _MACHINE, config="Check configurations without building anything."),
     **_rows(
         "service",

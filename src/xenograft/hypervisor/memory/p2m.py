@@ -204,6 +204,8 @@ class P2m:
                 self.pool.pages.discard(mfn, count)
                 self.frames.set_gfn(mfn, INVALID_GFN, count)
         self.pool.shared, child.pool.shared = shared, RunSet(shared.runs())
+        for pool in (self.pool, child.pool):
+            pool.recount(self.frames.now())
         child.max_mapped = max(child.max_mapped, self.max_mapped)
         return left
 

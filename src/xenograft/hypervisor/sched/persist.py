@@ -37,6 +37,8 @@ class DomainSchedState(msgspec.Struct, frozen=True):
     pool_id: int
     params: Params
     units: tuple[UnitState, ...]
+    nodes: int | None = None
+    """Its NUMA nodes, if they were named."""
 
 
 class PoolState(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ def save_domain(domain: SchedDomain) -> DomainSchedState:
             )
             for unit in domain.units
         ),
+        domain.nodes,
     )
 
 
@@ -82,6 +85,7 @@ def restore_domain(core: SchedCore, domain: SchedDomain, state: DomainSchedState
     Affinities that leave no CPU of its pool are let go. Raises XenError for bad parameters.
     """
     now, scheduler = core.now(), domain.scheduler
+    domain.nodes = state.nodes
     for unit, saved in zip(domain.units, state.units, strict=True):
         hard = _mask(saved.hard)
         core.set_affinity(unit, now, hard if hard & scheduler.cpus else None, _mask(saved.soft))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from xenograft.toolstack.build.cache import KernelCache, cache_folder
 from xenograft.toolstack.build.guest import BuiltGuest
@@ -78,7 +79,8 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     kernel = read_file(config.kernel, "kernel")
     modules = []
     # A guest that may have more than it starts with is built with all of it: what is above
-    # memory= stays unpopulated, and its balloon driver gives it up.
+    # memory= stays unpopulated, and its balloon driver gives it up.  A PV guest is built with
+    # what it starts with, and sees in its map what it may have.
     most = max(config.memory, config.maxmem or 0) << 20
     if config.ramdisk is not None:
         name = f"ramdisk {config.ramdisk}"
@@ -93,18 +95,18 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
                 f" memory; give it more than {mib_up(size)} MiB (--memory)"
             )
         modules.append(Module(read_file(config.ramdisk, "ramdisk"), name=name))
-    build = build_pv if config.type == "pv" else build_pvh
-    built = build(
-        kernel,
-        memory=most,
-        modules=modules,
-        cmdline=config.cmdline,
-        vcpus=config.max_vcpus,
-        online=config.vcpus,
-        name=f"kernel {config.kernel}",
-        unpack=default_cache() if unpack is None else unpack,
-    )
-    if isinstance(built, BuiltGuest) and built.required_memory > config.memory << 20:
+    options: dict[str, Any] = {
+        "modules": modules,
+        "cmdline": config.cmdline,
+        "vcpus": config.max_vcpus,
+        "online": config.vcpus,
+        "name": f"kernel {config.kernel}",
+        "unpack": default_cache() if unpack is None else unpack,
+    }
+    if config.type == "pv":
+        return build_pv(kernel, memory=config.memory << 20, maxmem=most, **options)
+    built = build_pvh(kernel, memory=most, **options)
+    if built.required_memory > config.memory << 20:
         need = mib_up(built.required_memory)
         raise UserError(
             f"kernel {config.kernel}: kernel and ramdisk end at {need} MiB, and the guest starts"

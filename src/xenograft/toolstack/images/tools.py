@@ -27,6 +27,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         *("libxencall1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1"),
         *("libxendevicemodel1", "liblzo2-2"),
     ),
+    "xenalyze": ("xen-utils-common",),
 }
 """The packages of each program that is known here."""
 

@@ -100,7 +100,13 @@ def make_machine(options: MachineOptions) -> Machine:
     """The machine that a service holds.  Raises UserError."""
     from xenograft.toolstack.machine import Machine
 
-    return Machine(cpus=options.cpus, memory=options.memory_mib, sched=options.sched)
+    if options.pools is None:
+        cpus = options.topology or options.cpus
+        return Machine(cpus=cpus, memory=options.memory_mib, sched=options.sched)
+    from xenograft.toolstack.sched.boot import machine_of
+    from xenograft.toolstack.sched.description import load
+
+    return machine_of(load(options.pools, "--pools"), memory=options.memory_mib)
 
 
 async def serve(

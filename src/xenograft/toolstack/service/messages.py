@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
+from xenograft.hypervisor.metering import Reading
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.toolstack.config.disk import Disk
 from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.config.domain import DomainConfig
@@ -44,6 +46,10 @@ class MachineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpus: int = 4
     memory_mib: int = 16 << 10
     sched: str = "credit2"
+    topology: Topology | None = None
+    """Where the CPUs are, in place of `cpus`."""
+    pools: str | None = None
+    """CPUs and pools as text (toolstack.sched.description), in place of all but the memory."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,6 +144,8 @@ class GuestConfig(msgspec.Struct, frozen=True):
     domid: int
     uuid: str
     config: DomainConfig
+    sched: str = "credit2"
+    """The scheduler of its pool."""
 
 
 class GetConfigs(Request[list[GuestConfig]], frozen=True):
@@ -386,6 +394,51 @@ class SetMaxMemory(Request[None], frozen=True):
     kib: int
 
 
+# -- clones and moments --------------------------------------------------------------------------
+class ForkDomain(Request[list[Created]], frozen=True):
+    """Clone a domain; `name`: of the one clone, or what their names begin with."""
+
+    domain: str
+    count: int | None = None
+    name: str | None = None
+    paused: bool = False
+
+
+class SnapshotRow(msgspec.Struct, frozen=True):
+    """A moment that a domain can be taken back to."""
+
+    name: str
+    age_ns: int
+
+
+class TakeSnapshot(Request[str], frozen=True):
+    """Remember a domain as it is now; returns the name."""
+
+    domain: str
+    name: str | None = None
+
+
+class ListSnapshots(Request[list[SnapshotRow]], frozen=True):
+    """The moments that a domain can be taken back to, the oldest first."""
+
+    domain: str
+
+
+class DropSnapshot(Request[None], frozen=True):
+    """Forget a moment."""
+
+    domain: str
+    name: str
+
+
+class RewindDomain(Request[Created], frozen=True):
+    """Take a domain back to a moment: the one of that name, or the latest."""
+
+    domain: str
+    name: str | None = None
+    paused: bool = False
+
+
 # -- devices --------------------------------------------------------------------------------------
 class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     """A device as `xl block-list` and its like show it. Numbers that aren't known are -1."""
@@ -482,6 +535,22 @@ class ChangeMedium(Request[None], frozen=True):
 
 
 # -- the machine ----------------------------------------------------------------------------------
+class CpuRow(msgspec.Struct, frozen=True):
+    """Where a physical CPU is."""
+
+    core: int
+    socket: int
+    node: int
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A NUMA node."""
+
+    memory_mib: int
+    free_mib: int
+    distances: list[int]
+
+
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What `xl info` shows, by its own names where they are fields of a line."""
 
@@ -515,6 +584,8 @@ class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
     cc_compile_date: str
     build_id: str
     now_ns: int
+    cpus: list[CpuRow] = []
+    nodes: list[NodeRow] = []
 
 
 class GetInfo(Request[HostInfo], frozen=True):
@@ -685,6 +756,88 @@ class SetPoolSched(Request[None], frozen=True):
     sched: str
     pool: str
     params: SchedParams
+
+
+class WindowRow(msgspec.Struct, frozen=True):
+    """A window of an ARINC 653 schedule; `domain` None: nobody's."""
+
+    domain: str | None
+    uuid: str | None
+    vcpu: int
+    start_ns: int
+    runtime_ns: int
+
+
+class TableRow(msgspec.Struct, frozen=True):
+    """The schedule of an ARINC 653 pool."""
+
+    pool: str
+    major_frame_ns: int
+    windows: list[WindowRow]
+
+
+class GetTables(Request[list[TableRow]], frozen=True):
+    """The schedules of all ARINC 653 pools, or of the named one."""
+
+    pool: str | None = None
+
+
+class SetTable(Request[TableRow], frozen=True):
+    """Check a schedule and load it into a pool (None: the only one with ARINC 653).
+
+    `text`: a schedule, or a system with one (toolstack.sched.description); `source`: its name in
+    errors; `force`: though a vCPU of the pool has no window; `dry`: only check it.
+    """
+
+    text: str
+    source: str
+    pool: str | None = None
+    force: bool = False
+    dry: bool = False
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """What ran lately: the window of time that ends at `now` (ns)."""
+
+    now: int
+    segments: list[tuple[int, int, int, int, int]]
+    """CPU, domid, vCPU, from when to when (ns)."""
+    names: dict[int, str]
+    """Of domains, by number."""
+
+
+class GetSchedule(Request[Schedule], frozen=True):
+    """Record what runs, and answer with the last `span_ns` of it.
+
+    The first time nothing is known; the recording ends when nobody asks for some seconds.
+    """
+
+    span_ns: int
+
+
+# -- accounts -------------------------------------------------------------------------------------
+class Period(msgspec.Struct, frozen=True):
+    """The account at two moments; `start` None: the machine's start."""
+
+    start: Reading | None
+    end: Reading
+
+
+class GetPeriod(Request[Period], frozen=True):
+    """The account between two marks: since the machine's start, until now."""
+
+    since: str | None = None
+    until: str | None = None
+
+
+class MarkMeter(Request[Reading], frozen=True):
+    """Keep the account of this moment under a name."""
+
+    name: str
+
+
+class ListMarks(Request[dict[str, int]], frozen=True):
+    """The marks, with the machine's times (ns)."""
 
 
 class GetView(Request[str], frozen=True):

@@ -5,7 +5,9 @@ Importing this package fills `table`.
 """
 
 from xenograft.toolstack.service.handlers import (
+    arinc653,
     bridges,
+    clones,
     consoles,
     control,
     devices,
@@ -13,14 +15,18 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    metering,
     migration,
+    schedule,
     scheduling,
     state,
     vcpus,
 )
 
 __all__ = [
+    "arinc653",
     "bridges",
+    "clones",
     "consoles",
     "control",
     "devices",
@@ -28,7 +34,9 @@ __all__ = [
     "inspect",
     "machine",
     "memory",
+    "metering",
     "migration",
+    "schedule",
     "scheduling",
     "state",
     "vcpus",
