@@ -32,7 +32,7 @@ def big_file(block: bytes) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def boot(machine: Machine, disk: Path, form: str, share: Path, type_: str = "pvh") -> Domain:
+def boot(machine: Machine, disk: Path, form: str, share: Path) -> Domain:
     """Boot to a root shell on the console."""
     folder = modules.fetch()
     names = ("crc32c_generic", "ext4", "xen-blkfront", "xen-netfront", "9p", "9pnet_xen")
@@ -44,7 +44,6 @@ def boot(machine: Machine, disk: Path, form: str, share: Path, type_: str = "pvh
             from_options(
                 None,
                 name="debian",
-                type=type_,
                 kernel=str(folder / "vmlinuz"),
                 ramdisk=ramdisk.name,
                 cmdline="console=hvc0 quiet root=/dev/xvda systemd.show_status=false",
