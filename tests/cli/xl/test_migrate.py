@@ -79,6 +79,23 @@ def test_there_and_back(
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.parametrize("cfg", ["pv"], indirect=True)
+def test_a_pv_guest_helps(
+    counting: ServicePaths, there: ServicePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It suspends itself, and all of it is sent then; without its help it stays."""
+    before = count(counting)
+    done = xg("migrate", "--snapshot", "linux", f"unix:{there.folder}")
+    assert done.returncode == 1
+    assert "has to suspend itself first" in done.stderr
+    before = goes_on(counting, before)
+    ok("migrate", "linux", f"unix:{there.folder}")
+    monkeypatch.setenv("XG_SERVICE_DIR", str(there.folder))
+    goes_on(there, before)
+    works(there)
+
+
+@pytest.mark.timeout(280)
 def test_by_commands_and_by_tcp(
     counting: ServicePaths, there: ServicePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

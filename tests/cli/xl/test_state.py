@@ -31,12 +31,13 @@ COUNTER = "(n=0; while :; do n=$((n+1)); echo $n > /tmp/n; usleep 20000; done) &
 
 
 @pytest.fixture
-def cfg(image: Image, tmp_path: Path) -> Path:
+def cfg(image: Image, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    kind = getattr(request, "param", "pvh")
     path, disk = tmp_path / "linux.cfg", tmp_path / "disk.img"
     with disk.open("wb") as file:
         file.truncate(8 << 20)
     path.write_text(
-        f'name="linux"\ntype="pvh"\nkernel="{image("debian-cloud")}"\n'
+        f'name="linux"\ntype="{kind}"\nkernel="{image("debian-cloud")}"\n'
         f'ramdisk="{image("driver-initrd")}"\nextra="console=hvc0 quiet xg.net=dhcp"\n'
         f"memory=160\ndisk=['{disk},raw,xvda,rw']\nvif=['bridge=user']\n"
     )

@@ -47,7 +47,8 @@ def capture(domain: Domain) -> DomainState:
         raise StateError(f"{domain.name} is being destroyed")
     if domain.kind is not GuestKind.PVH:
         raise StateError(
-            f"{domain.name} is a {domain.kind.value.upper()} guest; only PVH guests can be saved"
+            f"{domain.name} is a {domain.kind.value.upper()} guest;"
+            " only PVH guests can be taken as they are"
         )
     if not domain.pause_count and not domain.is_shutting_down:
         raise StateError(f"{domain.name} runs; pause it first")

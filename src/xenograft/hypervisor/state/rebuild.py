@@ -216,6 +216,8 @@ def _check(state: DomainState) -> None:
         raise StateError(f"a {state.kind[:10]} guest can't be restored, only PVH guests can")
     if state.bits not in (32, 64) or not state.vcpus or len(state.shared_info) != PAGE_SIZE:
         raise StateError("the record makes no sense: no such domain can be")
+    if not 0 <= state.system_time < 1 << 63:
+        raise StateError("the record makes no sense: its time is of no clock")
     if pages > LARGEST or any(gfn < 0 or count <= 0 for gfn, count in runs):
         raise StateError("the record makes no sense: its memory is of no possible size")
     if any(len(page) != PAGE_SIZE for page in (*state.grants.frames, *state.grants.status)):

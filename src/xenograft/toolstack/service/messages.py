@@ -144,6 +144,8 @@ class GuestConfig(msgspec.Struct, frozen=True):
     domid: int
     uuid: str
     config: DomainConfig
+    sched: str = "credit2"
+    """The scheduler of its pool."""
 
 
 class GetConfigs(Request[list[GuestConfig]], frozen=True):
@@ -530,6 +532,12 @@ class ChangeMedium(Request[None], frozen=True):
     domain: str
     vdev: str
     path: str = ""
+
+
+class Screenshot(Request[bytes], frozen=True):
+    """What a domain's screen shows, as a PNG file."""
+
+    domain: str
 
 
 # -- the machine ----------------------------------------------------------------------------------
