@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xenograft.toolstack.config.options import from_options
+from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.backend_initrd import MARKER
 from xenograft.toolstack.images.tools import program
 from xenograft.toolstack.machine import Domain, Machine
@@ -70,6 +71,27 @@ def served(
     domain = machine.create(config)
     domain.console.expect("guest:~#", 120)
     return domain
+
+
+def test_a_guest_of_a_driver_domain_is_saved(
+    machine: Machine, image: Image, disk: Path, tmp_path: Path
+) -> None:
+    """It has to let its devices go by itself, and gets them from the driver domain anew."""
+    server = driver(machine, image, disk)
+    guest = served(machine, image)
+    run(guest, "mkdir -p /mnt && mount -t ext4 /dev/xvda /mnt && echo kept > /mnt/file && sync")
+    path = tmp_path / "guest.save"
+    with pytest.raises(UserError, match=r"another domain serves its vbd 51712, vif 0"):
+        guest.save(path, mode="snapshot")
+    with pytest.raises(UserError, match="driver has mapped pages of other domains"):
+        server.save(path, mode="snapshot")
+    run(guest, "echo still here")
+    guest.save(path)
+    assert guest.ended
+    guest = machine.restore(path)
+    assert "kept" in run(guest, "cat /mnt/file")
+    run(guest, "echo more >> /mnt/file && sync")
+    assert "2 packets received" in run(guest, "ping -c 2 -W 20 10.9.0.1")
 
 
 def run(guest: Domain, command: str, timeout: float = 120) -> str:

@@ -56,7 +56,7 @@ class Moment:
     """
 
     def __init__(self, domain: Domain, keep_memory: bool = True) -> None:
-        check_can_save(domain)
+        check_can_save(domain, "snapshot")
         if is_suspended(domain.xen):
             raise UserError(f"{domain.name} has suspended itself; resume it first")
         self._machine = domain.machine

@@ -35,19 +35,19 @@ from xenograft.toolstack.state.file import Writer
 from xenograft.toolstack.state.services import (
     ServicesState,
     capture_services,
+    check_served_here,
     check_services,
     revive_services,
-    served_elsewhere,
     settle,
     uuid_text,
 )
-from xenograft.toolstack.state.suspend import is_suspended
+from xenograft.toolstack.state.suspend import can_suspend, is_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from xenograft.hypervisor.domain import Domain as XenDomain
-    from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.machine import Domain, Machine, SaveMode
     from xenograft.toolstack.state.file import Sink
     from xenograft.toolstack.state.pages import SavedGuest
 
@@ -105,17 +105,17 @@ def head_of(domain: Domain, config: DomainConfig) -> Head:
     )
 
 
-def check_can_save(domain: Domain) -> None:
-    """Raises UserError, one line, for a guest whose state can't be had now."""
-    if domain.ended and not is_suspended(domain.xen):
+def check_can_save(domain: Domain, mode: SaveMode = "auto") -> None:
+    """Raises UserError, one line, for a guest whose state can't be had now in that way."""
+    xen, services = domain.xen, domain.machine.services
+    if domain.ended and not is_suspended(xen):
         raise UserError(f"{domain.name} has shut down: there is nothing to save")
-    services = domain.machine.services
-    elsewhere = served_elsewhere(services, domain.domid)
-    if elsewhere and not is_suspended(domain.xen):
-        raise UserError(
-            f"{domain.name} can't be saved without its help: another domain serves its"
-            f" {', '.join(elsewhere)}"
-        )
+    if xen.kind is not GuestKind.PVH:
+        kind = xen.kind.value.upper()
+        raise UserError(f"{domain.name} is a {kind} guest; only PVH guests can be saved")
+    helps = mode != "snapshot" and can_suspend(services, xen)
+    if not helps and not is_suspended(xen):
+        check_served_here(services, xen)
 
 
 def body_of(domain: Domain) -> Body:

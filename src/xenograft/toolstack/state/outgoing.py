@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.toolstack.config.domain import DomainConfig
-    from xenograft.toolstack.machine import Domain
+    from xenograft.toolstack.machine import Domain, SaveMode
 
 FEW_PAGES = 256
 """So many pages are sent while the guest stands still, without another round before."""
@@ -64,8 +64,8 @@ class Outgoing:
     Raises UserError if the guest can't be sent, or another one of the machine's is under way.
     """
 
-    def __init__(self, domain: Domain, config: DomainConfig) -> None:
-        check_can_save(domain)
+    def __init__(self, domain: Domain, config: DomainConfig, mode: SaveMode = "auto") -> None:
+        check_can_save(domain, mode)
         self._domain = domain
         self._config = config
         self._memory = domain.machine.hypervisor.memory

@@ -88,7 +88,7 @@ class Sender(Mover):
         name, domid = guest.name, guest.domid
         stream.listen()
         try:
-            async with self.outgoing(self._request.config) as outgoing:
+            async with self.outgoing(self._request.config, self._request.mode) as outgoing:
                 more = True
                 while more:
                     await self.read(outgoing, stream.write)

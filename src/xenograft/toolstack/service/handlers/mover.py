@@ -108,13 +108,15 @@ class Mover:
         return self.service.host.hypervisor.clock.now()
 
     @contextlib.asynccontextmanager
-    async def outgoing(self, config: DomainConfig | None) -> AsyncIterator[Outgoing]:
+    async def outgoing(
+        self, config: DomainConfig | None, mode: SaveMode
+    ) -> AsyncIterator[Outgoing]:
         """One after the other: the machine has one log of what is written.  Raises UserError."""
         from xenograft.toolstack.state.outgoing import Outgoing
 
         async with self.service.reading:
             outgoing = await self.thread.call(
-                lambda: Outgoing(self.domain(), config or self.guest.config)
+                lambda: Outgoing(self.domain(), config or self.guest.config, mode)
             )
             try:
                 yield outgoing

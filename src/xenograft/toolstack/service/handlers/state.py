@@ -73,7 +73,7 @@ async def _save(mover: Mover, file: NewFile, request: messages.SaveDomain) -> No
             suspend.resume(host.machine.services, mover.domain().xen)
 
     try:
-        async with mover.outgoing(request.config) as outgoing:
+        async with mover.outgoing(request.config, request.mode) as outgoing:
             await mover.read(outgoing, write)
             await mover.stop(request.mode)
             pieces = await thread.call(read_rest)
