@@ -696,6 +696,7 @@ class Machine:
             domain.destroy()
         self.services.close()
         self.hypervisor.close()
+        self.loop.close()
 
 
 _UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")

@@ -144,6 +144,8 @@ class GuestConfig(msgspec.Struct, frozen=True):
     domid: int
     uuid: str
     config: DomainConfig
+    sched: str = "credit2"
+    """The scheduler of its pool."""
 
 
 class GetConfigs(Request[list[GuestConfig]], frozen=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,12 +19,9 @@ from xenograft import __version__
 from xenograft.abi.errno import Errno, XenError
 from xenograft.backends.console.console import ConsoleState
 from xenograft.engine.protocol import PAGE_SHIFT
-from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.state.capture import capture
 from xenograft.hypervisor.state.contents import contents
-from xenograft.hypervisor.state.pv import PvDomainState, capture_pv, contents_pv
 from xenograft.hypervisor.state.rebuild import rebuild
-from xenograft.hypervisor.state.rebuild_pv import rebuild_pv
 from xenograft.hypervisor.state.records import DomainState, StateError
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.create import attach_console
@@ -44,14 +41,11 @@ from xenograft.toolstack.state.services import (
 from xenograft.toolstack.state.suspend import is_suspended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.toolstack.machine import Domain, Machine
     from xenograft.toolstack.state.file import Sink
-    from xenograft.toolstack.state.pages import Populated, SavedGuest
+    from xenograft.toolstack.state.pages import SavedGuest
 
-_State = TypeVar("_State")
 
 FEATURES = ("feature-poweroff", "feature-reboot", "feature-suspend")
 """What a guest may write below control/ (xenstore-paths.pandoc)."""
@@ -81,9 +75,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Everything but the pages."""
 
-    xen: DomainState | None
-    pv: PvDomainState | None = None
-    """Of a PV guest, instead."""
+    xen: DomainState
     console: ConsoleState
     services: ServicesState | None
     """Of a snapshot; a guest that has suspended itself sets these up anew."""
@@ -124,28 +116,30 @@ def body_of(domain: Domain) -> Body:
     settle(services, domain.domid)
     domain.console._drain()
     suspended = is_suspended(domain.xen)
-    pv = domain.xen.kind is GuestKind.PV
     return Body(
         services=None if suspended else capture_services(services, domain.xen),
         console=domain.console.backend.save(),
         features=tuple(
             name for name in FEATURES if services.client.get(_feature(domain.domid, name)) == "1"
         ),
-        xen=None if pv else _captured(domain, capture),
-        pv=_captured(domain, capture_pv) if pv else None,
+        xen=_captured(domain),
     )
 
 
-def _captured(domain: Domain, how: Callable[[XenDomain], _State]) -> _State:
+def first_body(domain: Domain) -> Body:
+    """The state of a guest that still runs, as far as its memory's size counts."""
+    domain.pause()
     try:
-        return how(domain.xen)
+        return Body(services=None, console=ConsoleState(b"", 0, b""), xen=_captured(domain))
+    finally:
+        domain.unpause()
+
+
+def _captured(domain: Domain) -> DomainState:
+    try:
+        return capture(domain.xen)
     except StateError as error:
         raise UserError(str(error)) from None
-
-
-def pages_of(xen: XenDomain) -> Iterator[tuple[int, bytes]]:
-    """(guest-physical address, bytes) of what is kept of a guest's memory."""
-    return contents_pv(xen) if xen.kind is GuestKind.PV else contents(xen)
 
 
 def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
@@ -157,7 +151,7 @@ def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
     body = body_of(domain)
     writer = Writer(sink)
     writer.head(msgspec.json.encode(head_of(domain, config)))
-    for gpa, data in pages_of(domain.xen):
+    for gpa, data in contents(domain.xen):
         writer.pages(gpa >> PAGE_SHIFT, data)
     writer.body(msgspec.msgpack.encode(body))
     writer.done()
@@ -178,8 +172,6 @@ def read_body(data: bytes, name: str) -> Body:
         body = msgspec.msgpack.decode(data, type=Body)
         if body.services is not None:
             check_services(body.services)
-        if (body.xen is None) == (body.pv is None) or (body.pv and body.services):
-            raise ValueError("it is of no kind of guest")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{name} is damaged: {_line(error)}") from None
     return body
@@ -190,22 +182,24 @@ def _line(error: BaseException) -> str:
 
 
 class Prepared:
-    """A guest whose memory and processors are there again; its devices come with `finish`.
-
-    Raises UserError; nothing is left of the guest then.  `name` is what the saved state is called
-    in messages; `config`: instead of the one that was saved with it.
-    """
+    """A guest whose memory and processors are there again; its devices come with `finish`."""
 
     def __init__(
-        self, machine: Machine, saved: SavedGuest, name: str, config: DomainConfig | None = None
+        self,
+        machine: Machine,
+        name: str,
+        head: Head,
+        body: Body,
+        config: DomainConfig,
+        xen: XenDomain,
     ) -> None:
+        """`name` is what the saved state is called in messages."""
         self._machine = machine
         self._name = name
-        self.head = read_head(saved.head, name)
-        self._body = body = read_body(saved.body, name)
-        self._config = self.head.config if config is None else config
-        machine.check_name(self._config.name)
-        self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
+        self.head = head
+        self._body = body
+        self._config = config
+        self._xen = xen
 
     def finish(self) -> Domain:
         """The guest with its devices, paused.  Raises UserError; nothing is left of it then."""
@@ -252,7 +246,11 @@ def revive(
     `config`: instead of the one that was saved with it.  Raises UserError; nothing is left of
     the guest then.
     """
-    domain = Prepared(machine, saved, name, config).finish()
+    head, body = read_head(saved.head, name), read_body(saved.body, name)
+    config = head.config if config is None else config
+    machine.check_name(config.name)
+    xen = _rebuild(machine, head, body, saved, name, config)
+    domain = Prepared(machine, name, head, body, config, xen).finish()
     if not paused:
         domain.unpause()
     machine.announce(domain.name)
@@ -262,33 +260,29 @@ def revive(
 def _rebuild(
     machine: Machine, head: Head, body: Body, saved: SavedGuest, name: str, config: DomainConfig
 ) -> XenDomain:
-    uuid = uuids.UUID(config.uuid or head.uuid).bytes
     try:
-        if body.pv is not None:
-            pages = _pieces(saved, body.pv.pages)
-            return rebuild_pv(machine.hypervisor, body.pv, pages, name=config.name, uuid=uuid)
-        assert body.xen is not None  # read_body has looked
         return rebuild(
             machine.hypervisor,
             body.xen,
-            _pieces(saved, body.xen.memory.ram),
+            ((first << PAGE_SHIFT, data) for first, data in saved.pages()),
             name=config.name,
-            uuid=uuid,
+            uuid=uuids.UUID(config.uuid or head.uuid).bytes,
             fresh=body.services is None,
         )
-    except StateError as error:
-        raise UserError(f"{name} is damaged: {_line(error)}") from None
-    except XenError as error:
-        if error.errno is not Errno.ENOMEM:
-            raise UserError(f"{name} can't be restored ({error.errno.name})") from None
-        free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
-        raise UserError(
-            f"the machine has {free} MiB of memory left, and {config.name} needs more"
-        ) from None
+    except (StateError, XenError) as error:
+        raise cannot_rebuild(machine, name, config.name, error) from None
 
 
-def _pieces(saved: SavedGuest, populated: Populated) -> Iterator[tuple[int, bytes]]:
-    return ((first << PAGE_SHIFT, data) for first, data in saved.pages(populated))
+def cannot_rebuild(
+    machine: Machine, name: str, guest: str, error: StateError | XenError
+) -> UserError:
+    """Why a guest can't be rebuilt from the saved state `name`, in words."""
+    if isinstance(error, StateError):
+        return UserError(f"{name} is damaged: {_line(error)}")
+    if error.errno is not Errno.ENOMEM:
+        return UserError(f"{name} can't be restored ({error.errno.name})")
+    free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
+    return UserError(f"the machine has {free} MiB of memory left, and {guest} needs more")
 
 
 def adopted(

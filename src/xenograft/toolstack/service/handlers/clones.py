@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
-from xenograft.toolstack.service.handlers.state import check_free, enrol, moving
+from xenograft.toolstack.service.handlers.mover import moving
+from xenograft.toolstack.service.handlers.state import check_free, enrol
 from xenograft.toolstack.service.messages import Created, Failure
 from xenograft.toolstack.service.table import on_loop, on_machine
 
