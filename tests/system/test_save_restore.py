@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypervisor.pv.audit import Audit
 from tests.network.conftest import QUIET, Shell, WebServer
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.errors import UserError
@@ -103,12 +104,14 @@ def works(life: Life, web: WebServer, round_: int) -> None:
     assert "2 packets received" in shell.run("ping -c 2 -W 5 10.0.2.2")
 
 
-@pytest.mark.parametrize("mode", ["snapshot", "suspend"])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("pvh", "snapshot"), ("pvh", "suspend"), ("pv", "suspend")]
+)
 def test_a_guest_goes_on_elsewhere(
-    image: Image, disk: Path, web: WebServer, tmp_path: Path, mode: SaveMode
+    image: Image, disk: Path, web: WebServer, tmp_path: Path, kind: str, mode: SaveMode
 ) -> None:
     path = tmp_path / "guest.save"
-    life = begun(image, disk, vcpus=2)
+    life = begun(image, disk, type=kind, vcpus=2 if kind == "pvh" else 1)
     works(life, web, 1)
     boot = life.shell.run("cat /proc/sys/kernel/random/boot_id")
     for round_ in (2, 3):
@@ -186,6 +189,26 @@ def test_in_the_same_machine_under_other_numbers(
     machine.run(timeout=0.2, until=lambda: False)
     assert life.shell.domain.devices.find("vif", 0) is None
     machine.close()
+
+
+def test_a_pv_guest_in_place(image: Image, disk: Path, tmp_path: Path) -> None:
+    """It goes on in its domain after it was saved; and can't be saved without its help."""
+    path = tmp_path / "guest.save"
+    life = begun(image, disk, type="pv")
+    guest = life.shell.domain
+    with pytest.raises(UserError, match="has to suspend itself first"):
+        guest.save(path, mode="snapshot")
+    assert not path.exists()
+    before, _ = life.goes_on()
+    guest.save(path, mode="suspend", after="run")
+    assert life.goes_on()[0] >= before
+    life.shell.run("dd if=/dev/xvda of=/dev/null bs=4k count=16 2>/dev/null")
+    Audit(guest.xen).check()
+    guest.destroy()
+    life = revived(path, life.machine)
+    assert life.goes_on()[0] >= before
+    Audit(life.shell.domain.xen).check()
+    life.machine.close()
 
 
 def test_checkpoints(image: Image, disk: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from xenograft.abi.io.blkif import (
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.block.images.image import Image, ImageError
 from xenograft.backends.block.images.open import open_image, remote_parts
+from xenograft.backends.block.images.qcow2.image import Qcow2Image
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.metrics import BlockMetrics
 from xenograft.backends.block.persist import BlockState, QueueState
@@ -38,7 +39,7 @@ from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
     from xenograft.backends.block.images.nbd import NbdImage
-    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.backends.xenbus.work import Outcome, WorkPool
 
 T = TypeVar("T")
@@ -296,6 +297,16 @@ class BlockDevice(XenbusDevice):
             self._look_again = now + LOOK_AT_SIZE_NS
             self.resize()
 
+    def grow(self, size: int) -> None:
+        """Make the image longer, and tell the front end.  Raises OSError."""
+        image = self.image
+        if image is None or self.readonly or not isinstance(image, RawImage | Qcow2Image):
+            raise OSError(Errno.EOPNOTSUPP, "its size can't be changed from here")
+        if size < image.size or size % SECTOR_SIZE:
+            raise OSError(Errno.EINVAL, f"it can only grow, from {image.size} bytes, by sectors")
+        image.resize(size)
+        self.resize()
+
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""
         if self.image is not None:
@@ -308,6 +319,9 @@ class BlockDevice(XenbusDevice):
         """Write the size, and the state again, which makes the front end look."""
         if self.state is XenbusState.Connected:
             self.publish({"sectors": self.sectors, "state": int(self.state)})
+
+    def channels(self) -> list[EventChannel]:
+        return [queue.channel for queue in self.queues]
 
     # -- requests --------------------------------------------------------------------------------
     @property
@@ -445,7 +459,7 @@ class BlockDevice(XenbusDevice):
 
         Raises ValueError if something is.
         """
-        if self._requests or self._deferred:
+        if self._requests or self._deferred or any(queue.delayed for queue in self.queues):
             raise ValueError(f"{self.path}: requests are under way")
         return BlockState(
             self.path,

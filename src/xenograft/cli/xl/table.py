@@ -129,6 +129,7 @@ XL_COMMANDS: dict[str, Lazy] = {
         vdispl_list="List virtual displays.",
         vsnd_list="List virtual sound cards.",
     ),
+    **_rows("screen", _DEVICES, screenshot="Write what a screen shows to a PNG file."),
     **_rows("bridge", _DEVICES, bridge="Bridges that network interfaces are plugged into."),
     **_rows("xenbus", _DEVICES, xenbus="Who must do what next, of each split device's ends."),
     **_rows(

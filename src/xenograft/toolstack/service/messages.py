@@ -534,6 +534,12 @@ class ChangeMedium(Request[None], frozen=True):
     path: str = ""
 
 
+class Screenshot(Request[bytes], frozen=True):
+    """What a domain's screen shows, as a PNG file."""
+
+    domain: str
+
+
 # -- the machine ----------------------------------------------------------------------------------
 class CpuRow(msgspec.Struct, frozen=True):
     """Where a physical CPU is."""

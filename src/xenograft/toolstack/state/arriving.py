@@ -17,7 +17,13 @@ from xenograft.hypervisor.memory.runs import RunSet
 from xenograft.hypervisor.state.rebuild import complete, prepare
 from xenograft.hypervisor.state.records import StateError as RecordError
 from xenograft.toolstack.state.file import BODY, HEAD, PAGE, StateError
-from xenograft.toolstack.state.guest import Prepared, cannot_rebuild, read_body, read_head
+from xenograft.toolstack.state.guest import (
+    Prepared,
+    cannot_rebuild,
+    read_body,
+    read_head,
+    rebuild_guest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +53,8 @@ class Arriving:
         self._head: Head | None = None
         self._body = b""
         self._strays: dict[int, bytes] = {}
+        self._room = 0
+        """How many pages a PV guest has."""
 
     def take(self, record: Record) -> None:
         """The next record.  Raises StateError, UserError."""
@@ -69,8 +77,12 @@ class Arriving:
     def _begin(self) -> None:
         if self._head is None:
             raise StateError(f"{self._name} is damaged: records are missing")
-        head, state = self._head, read_body(self._body, self._name).xen
-        config = self._config
+        head, body = self._head, read_body(self._body, self._name)
+        state, config = body.xen, self._config
+        if body.pv is not None:
+            self._room = sum(count for _, count in body.pv.pages)
+        if state is None:
+            return
         identity = uuids.UUID(config.uuid or head.uuid).bytes
         incoming = f"{config.name}--incoming"
         try:
@@ -80,6 +92,9 @@ class Arriving:
 
     def write(self, first: int, data: bytes | memoryview) -> None:
         """Pages that lie side by side, from number `first` on.  Raises StateError."""
+        if self._room:
+            self._keep(first, data)
+            return
         if self._xen is None:
             raise StateError(f"{self._name} is damaged: pages come before all else")
         try:
@@ -96,15 +111,33 @@ class Arriving:
 
     def finish(self) -> Prepared:
         """All has come: the guest, but for its devices.  Raises UserError."""
+        if self._room and self._head is not None:
+            return self._finish_pv(self._head)
         if self._xen is None or self._head is None:
             raise StateError(f"{self._name} is damaged: records are missing")
         head, body, xen = self._head, read_body(self._body, self._name), self._xen
+        if body.xen is None:
+            raise StateError(f"{self._name} is damaged: it is of two kinds")
         try:
             complete(xen, body.xen, self._found(body.xen.memory.ram), fresh=body.services is None)
         except (RecordError, XenError) as error:
             raise cannot_rebuild(self._machine, self._name, self._config.name, error) from None
         xen.name = xen.sched.name = self._config.name
         return Prepared(self._machine, self._name, head, body, self._config, xen)
+
+    def _keep(self, first: int, data: bytes | memoryview) -> None:
+        """Pages of a PV guest, which has suspended itself: it's made when all are there."""
+        for index in range(len(data) >> PAGE_SHIFT):
+            self._strays[first + index] = bytes(data[index << PAGE_SHIFT : index + 1 << PAGE_SHIFT])
+        if len(self._strays) > self._room:
+            raise StateError(f"{self._name} is damaged: it has more pages than it says")
+
+    def _finish_pv(self, head: Head) -> Prepared:
+        body = read_body(self._body, self._name)
+        pages = ((number << PAGE_SHIFT, page) for number, page in sorted(self._strays.items()))
+        self._xen = rebuild_guest(self._machine, head, body, pages, self._name, self._config)
+        self._strays.clear()
+        return Prepared(self._machine, self._name, head, body, self._config, self._xen)
 
     def _found(self, ram: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, bytes]]:
         """Pages that have got their place meanwhile."""

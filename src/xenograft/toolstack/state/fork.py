@@ -109,13 +109,13 @@ class Moment:
                 raise UserError(f"{self.name} can't be cloned ({error.errno.name})") from None
             raise UserError("the machine has too little memory left for another guest") from None
 
-    def fork(self, name: str, paused: bool = False) -> Domain:
+    def fork(self, name: str, paused: bool = False, *, uuid: str | None = None) -> Domain:
         """A guest that goes on from here, with disks of its own.  Raises UserError."""
         self._machine.check_name(name)
         config = msgspec.structs.replace(
             self._config,
             name=name,
-            uuid=str(uuids.uuid4()),
+            uuid=uuid or str(uuids.uuid4()),
             vif=tuple(msgspec.structs.replace(vif, mac="", forward=()) for vif in self._config.vif),
             # Its disks are nowhere but here: it can't be built again.
             on_reboot="destroy",

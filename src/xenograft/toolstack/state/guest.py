@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -19,9 +19,12 @@ from xenograft import __version__
 from xenograft.abi.errno import Errno, XenError
 from xenograft.backends.console.console import ConsoleState
 from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.state.capture import capture
 from xenograft.hypervisor.state.contents import contents
+from xenograft.hypervisor.state.pv import PvDomainState, capture_pv, contents_pv
 from xenograft.hypervisor.state.rebuild import rebuild
+from xenograft.hypervisor.state.rebuild_pv import rebuild_pv
 from xenograft.hypervisor.state.records import DomainState, StateError
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.create import attach_console
@@ -41,11 +44,14 @@ from xenograft.toolstack.state.services import (
 from xenograft.toolstack.state.suspend import is_suspended
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.toolstack.machine import Domain, Machine
     from xenograft.toolstack.state.file import Sink
     from xenograft.toolstack.state.pages import SavedGuest
 
+_State = TypeVar("_State")
 
 FEATURES = ("feature-poweroff", "feature-reboot", "feature-suspend")
 """What a guest may write below control/ (xenstore-paths.pandoc)."""
@@ -75,7 +81,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Everything but the pages."""
 
-    xen: DomainState
+    xen: DomainState | None
+    pv: PvDomainState | None = None
+    """Of a PV guest, instead."""
     console: ConsoleState
     services: ServicesState | None
     """Of a snapshot; a guest that has suspended itself sets these up anew."""
@@ -116,13 +124,15 @@ def body_of(domain: Domain) -> Body:
     settle(services, domain.domid)
     domain.console._drain()
     suspended = is_suspended(domain.xen)
+    pv = domain.xen.kind is GuestKind.PV
     return Body(
         services=None if suspended else capture_services(services, domain.xen),
         console=domain.console.backend.save(),
         features=tuple(
             name for name in FEATURES if services.client.get(_feature(domain.domid, name)) == "1"
         ),
-        xen=_captured(domain),
+        xen=None if pv else _captured(domain, capture),
+        pv=_captured(domain, capture_pv) if pv else None,
     )
 
 
@@ -130,16 +140,23 @@ def first_body(domain: Domain) -> Body:
     """The state of a guest that still runs, as far as its memory's size counts."""
     domain.pause()
     try:
-        return Body(services=None, console=ConsoleState(b"", 0, b""), xen=_captured(domain))
+        return Body(
+            services=None, console=ConsoleState(b"", 0, b""), xen=_captured(domain, capture)
+        )
     finally:
         domain.unpause()
 
 
-def _captured(domain: Domain) -> DomainState:
+def _captured(domain: Domain, how: Callable[[XenDomain], _State]) -> _State:
     try:
-        return capture(domain.xen)
+        return how(domain.xen)
     except StateError as error:
         raise UserError(str(error)) from None
+
+
+def pages_of(xen: XenDomain) -> Iterator[tuple[int, bytes]]:
+    """(guest-physical address, bytes) of what is kept of a guest's memory."""
+    return contents_pv(xen) if xen.kind is GuestKind.PV else contents(xen)
 
 
 def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
@@ -151,7 +168,7 @@ def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
     body = body_of(domain)
     writer = Writer(sink)
     writer.head(msgspec.json.encode(head_of(domain, config)))
-    for gpa, data in contents(domain.xen):
+    for gpa, data in pages_of(domain.xen):
         writer.pages(gpa >> PAGE_SHIFT, data)
     writer.body(msgspec.msgpack.encode(body))
     writer.done()
@@ -172,6 +189,8 @@ def read_body(data: bytes, name: str) -> Body:
         body = msgspec.msgpack.decode(data, type=Body)
         if body.services is not None:
             check_services(body.services)
+        if (body.xen is None) == (body.pv is None) or (body.pv and body.services):
+            raise ValueError("it is of no kind of guest")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{name} is damaged: {_line(error)}") from None
     return body
@@ -249,7 +268,7 @@ def revive(
     head, body = read_head(saved.head, name), read_body(saved.body, name)
     config = head.config if config is None else config
     machine.check_name(config.name)
-    xen = _rebuild(machine, head, body, saved, name, config)
+    xen = rebuild_guest(machine, head, body, _pieces(saved), name, config)
     domain = Prepared(machine, name, head, body, config, xen).finish()
     if not paused:
         domain.unpause()
@@ -257,16 +276,26 @@ def revive(
     return domain
 
 
-def _rebuild(
-    machine: Machine, head: Head, body: Body, saved: SavedGuest, name: str, config: DomainConfig
+def rebuild_guest(
+    machine: Machine,
+    head: Head,
+    body: Body,
+    pages: Iterator[tuple[int, bytes]],
+    name: str,
+    config: DomainConfig,
 ) -> XenDomain:
+    """Memory and processors of a guest, whose pages are (address, bytes).  Raises UserError."""
+    uuid = uuids.UUID(config.uuid or head.uuid).bytes
     try:
+        if body.pv is not None:
+            return rebuild_pv(machine.hypervisor, body.pv, pages, name=config.name, uuid=uuid)
+        assert body.xen is not None  # read_body has looked
         return rebuild(
             machine.hypervisor,
             body.xen,
-            ((first << PAGE_SHIFT, data) for first, data in saved.pages()),
+            pages,
             name=config.name,
-            uuid=uuids.UUID(config.uuid or head.uuid).bytes,
+            uuid=uuid,
             fresh=body.services is None,
         )
     except (StateError, XenError) as error:
@@ -283,6 +312,10 @@ def cannot_rebuild(
         return UserError(f"{name} can't be restored ({error.errno.name})")
     free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
     return UserError(f"the machine has {free} MiB of memory left, and {guest} needs more")
+
+
+def _pieces(saved: SavedGuest) -> Iterator[tuple[int, bytes]]:
+    return ((first << PAGE_SHIFT, data) for first, data in saved.pages())
 
 
 def adopted(

@@ -3,6 +3,9 @@
 
 A first round sends all pages, and each one after it those that were written meanwhile, until
 few are left or rounds don't help any more.  Then the guest has to stand still for the rest.
+
+A PV guest's pages have the names that it has given them, which are sure when it has suspended
+itself: all of them are sent then.
 """
 
 from __future__ import annotations
@@ -12,11 +15,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.frames import INVALID_GFN
 from xenograft.hypervisor.state.contents import contents
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import MAX_RUN, Writer
-from xenograft.toolstack.state.guest import body_of, check_can_save, first_body, head_of
+from xenograft.toolstack.state.guest import (
+    body_of,
+    check_can_save,
+    first_body,
+    head_of,
+    pages_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,13 +79,15 @@ class Outgoing:
         self.pages = 0
         """Pages sent, those that were sent again included."""
         self._memory.set_dirty_logging(True)
+        self._late = domain.xen.kind is GuestKind.PV
         self._entries = domain.xen.space.entries()
         """The guest's map, as the last round saw it."""
-        self._pieces: Iterator[tuple[int, bytes]] = contents(domain.xen)
+        self._pieces: Iterator[tuple[int, bytes]] = iter(()) if self._late else contents(domain.xen)
         self._closed = False
         self._writer.head(msgspec.json.encode(head_of(domain, config)))
-        # The other end makes room for as much memory as this says.
-        self._writer.body(msgspec.msgpack.encode(first_body(domain)))
+        if not self._late:
+            # The other end makes room for as much memory as this says.
+            self._writer.body(msgspec.msgpack.encode(first_body(domain)))
 
     def next_piece(self) -> bytes | None:
         """The next bytes of a round; None at its end."""
@@ -93,6 +105,8 @@ class Outgoing:
     def next_round(self) -> bool:
         """Begin another round; False if the guest has to stand still for the next."""
         self.rounds += 1
+        if self._late:
+            return False
         left = self._written()
         self._pieces = self._read(left)
         return len(left) > FEW_PAGES and self.rounds < MAX_ROUNDS
@@ -135,11 +149,15 @@ class Outgoing:
         """All that is left, of a guest that stands still.  Raises UserError."""
         # Answers that are still to come may be written into its pages.
         body = body_of(self._domain)
-        for gpa, data in self._read(self._left()):
+        if self._late:
+            # The other end is to know what it gets.
+            self._writer.body(msgspec.msgpack.encode(body))
+        for gpa, data in pages_of(self._domain.xen) if self._late else self._read(self._left()):
             self._put(gpa, data)
             if self._out.size >= PIECE:
                 yield self._out.take()
-        self._writer.body(msgspec.msgpack.encode(body))
+        if not self._late:
+            self._writer.body(msgspec.msgpack.encode(body))
         self._writer.done()
         yield self._out.take()
 
