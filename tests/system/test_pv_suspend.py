@@ -12,40 +12,13 @@ import msgspec
 import pytest
 
 from tests.hypervisor.pv.audit import Audit
-from xenograft.hypervisor.state.pv import PvDomainState, capture_pv, contents_pv
-from xenograft.hypervisor.state.rebuild_pv import rebuild_pv
-from xenograft.hypervisor.state.records import StateError
-from xenograft.store.client import StoreClient
-from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.options import from_options
-from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
-
-
-def suspend(machine: Machine, guest: Domain) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """The guest as bytes and pages, as a file would keep it."""
-    with pytest.raises(StateError, match="suspend itself first"):
-        capture_pv(guest.xen)
-    control = f"/local/domain/{guest.domid}/control/shutdown"
-    StoreClient(machine.services.store).write(control, "suspend")
-    machine.run(timeout=60, until=lambda: guest.shutdown_reason is not None)
-    assert guest.shutdown_reason is ShutdownReason.suspend
-    return msgspec.msgpack.encode(capture_pv(guest.xen)), list(contents_pv(guest.xen))
-
-
-def wake(
-    machine: Machine, config: DomainConfig, record: bytes, pages: list[tuple[int, bytes]]
-) -> Domain:
-    xen = rebuild_pv(machine.hypervisor, msgspec.msgpack.decode(record, type=PvDomainState), pages)
-    Audit(xen).check()
-    guest = Domain(machine, xen)
-    machine._domains.append(guest)
-    machine.services.introduce(xen, machine._facts(xen, config, "0" * 32))
-    guest.unpause()
-    return guest
+from xenograft.toolstack.machine import Machine
 
 
 @pytest.mark.parametrize("vcpus", [1, 4])
-def test_a_linux_wakes_elsewhere(image: Callable[[str], Path], vcpus: int) -> None:
+def test_a_linux_wakes_elsewhere(image: Callable[[str], Path], tmp_path: Path, vcpus: int) -> None:
+    path = tmp_path / "saved"
     config = from_options(
         name="linux",
         type="pv",
@@ -62,12 +35,14 @@ def test_a_linux_wakes_elsewhere(image: Callable[[str], Path], vcpus: int) -> No
             "word=kept; echo in the file > /tmp/file; cat /proc/uptime; echo do''ne.\n"
         )
         uptime = guest.console.expect(r"(\d+)\.\d+ \d+\.\d+\s+done\.").group(1)
-        record, pages = suspend(machine, guest)
         before = set(guest.xen.pool.pages)
+        guest.save(path, mode="suspend")
     with Machine() as machine:
         # Somebody else has the frames that it had.
         machine.create(msgspec.structs.replace(config, name="other", vcpus=1), paused=True)
-        guest = wake(machine, config, record, pages)
+        guest = machine.restore(path, paused=True)
+        Audit(guest.xen).check()
+        guest.unpause()
         assert before != set(guest.xen.pool.pages)
         guest.console.send("echo $word; cat /tmp/file; nproc; date +%s; cat /proc/uptime\n")
         found = guest.console.expect(
