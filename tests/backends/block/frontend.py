@@ -19,6 +19,7 @@ from xenograft.backends.xenbus.bus import XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
 from xenograft.engine.fake import FakeEngine
+from xenograft.engine.protocol import Engine
 from xenograft.engine.unicorn import UnicornEngine
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.hypervisor import Hypervisor
@@ -98,7 +99,7 @@ class Scene:
     def __init__(self, *, virtual: bool = True, native: bool = False) -> None:
         """`native`: memory is the native core's; no vCPU runs here in any case."""
         clock = VirtualClock() if virtual else RealClock()
-        engine = UnicornEngine() if native else FakeEngine()
+        engine: Engine = UnicornEngine() if native else FakeEngine()
         self.xen = Hypervisor(engine, frames=1 << 14, clock=clock)
         self.control = create_control_domain(self.xen)
         self.store = Xenstore(now=self.xen.clock.now, timers=self.xen.timers)

@@ -18,6 +18,8 @@ from xenograft.backends.xenbus.bus import XenbusBackend
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.work import WorkPool
 from xenograft.engine.fake import FakeEngine
+from xenograft.engine.protocol import Engine
+from xenograft.engine.unicorn import UnicornEngine
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.kinds import GuestKind
@@ -48,8 +50,10 @@ def mcast(address: bytes, add: bool = True, more: bool = False) -> bytes:
 class Scene:
     """A machine on the virtual clock with the services that network devices need."""
 
-    def __init__(self) -> None:
-        self.xen = Hypervisor(FakeEngine(), frames=1 << 14, clock=VirtualClock())
+    def __init__(self, *, native: bool = False) -> None:
+        """`native`: memory is the native core's; no vCPU runs here in any case."""
+        engine: Engine = UnicornEngine() if native else FakeEngine()
+        self.xen = Hypervisor(engine, frames=1 << 14, clock=VirtualClock())
         self.control = create_control_domain(self.xen)
         clock = self.xen.clock
         self.store = Xenstore(now=clock.now, timers=self.xen.timers)
