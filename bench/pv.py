@@ -10,12 +10,15 @@ from statistics import median
 from tests.engine.pv_bench import BASE, CODE, HANDLERS, STACK, USER_STACK, PvBench
 
 from bench.harness import XG, Result, timed
+from xenograft import Machine
 from xenograft.engine.protocol import ExitReason
+from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.images.cache import ImageCache
 from xenograft.toolstack.images.initrd import MARKER
 
 _ROUNDS = 200_000
 _LIST = 256
+_FORKS = 200
 _END = "mov $99, %eax; syscall"
 
 
@@ -69,6 +72,26 @@ def _boot(kind: str) -> float:
     return timed(command, MARKER, MARKER, 180).cpu
 
 
+def _forks(kind: str) -> float:
+    """Milliseconds of processor time of a fork, exec, exit and wait in a shell of the guest."""
+    cache = ImageCache()
+    kernel, ramdisk = (str(cache.get(name).path) for name in ("debian-cloud", "demo-initrd"))
+    config = from_options(
+        type=kind, kernel=kernel, ramdisk=ramdisk, cmdline="console=hvc0 quiet", memory="256M"
+    )
+    loop = f"i=0; while [ $i -lt {_FORKS} ]; do /bin/busybox true; i=$((i+1)); done"
+    with Machine() as machine:
+        guest = machine.create(config)
+        guest.console.expect("guest:~# ", 180)
+        times = []
+        for _ in range(3):
+            begin = time.process_time()
+            guest.console.send(f"{loop}; echo do''ne.\n")
+            guest.console.expect(r"\ndone\.", 180)
+            times.append(time.process_time() - begin)
+    return min(times) / _FORKS * 1e3
+
+
 def run(runs: int) -> list[Result]:
     """The costs, with their promises; processor time, since the host may be busy."""
     lists = 2000
@@ -87,11 +110,13 @@ def run(runs: int) -> list[Result]:
         f"xor %edx, %edx; mov $0x7ff0, %r10d; syscall; dec %ebx; jnz 1b; {_END}",
         lists * _LIST,
     )
+    forks = {kind: _forks(kind) for kind in ("pvh", "pv")}
     boots = {kind: median(_boot(kind) for _ in range(runs)) for kind in ("pvh", "pv")}
     return [
         Result("PV hypercall", null, "us", 0.2, note="answered natively"),
         Result("PV system call and IRET", user, "us", 3.0),
         Result("mmu_update, an entry", update, "us", 1.0, note="with validation, in lists"),
+        Result("PV fork and exec", forks["pv"], "ms", 3.0, forks["pvh"], "PVH"),
         Result(
             "PV boot, processor time", boots["pv"], "s", 2.0, boots["pvh"], "PVH", note="goal 1.5"
         ),

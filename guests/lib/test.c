@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The test runner: see test.h. */
 #include "test.h"
+#include "xen.h"
 
 extern const struct test tests_start[], tests_end[];
 
@@ -75,5 +76,7 @@ void guest_main(void)
     }
     print("Tests: %u passed, %u failed, %u skipped\n", counts[0], counts[1], counts[2]);
     print("Test result: %s\n", counts[FAILED] || !counts[PASSED] ? "FAILURE" : "SUCCESS");
+    while (option("stay", NULL, 0))
+        sched_op(SCHEDOP_block, NULL);
     power_off(counts[FAILED] != 0);
 }

@@ -2,7 +2,7 @@
 /* Tests inside a guest: `TEST(name) { ... }` with checks; the library runs them all, prints
  * `PASS name`, `FAIL name: why` or `SKIP name: why` for each, `Tests: passed/failed/skipped`,
  * and last `Test result: SUCCESS` or `Test result: FAILURE`.
- * `only=name` on the command line runs one of them.
+ * `only=name` on the command line runs one of them; with `stay` the guest blocks at its end.
  */
 #ifndef GUEST_TEST_H
 #define GUEST_TEST_H

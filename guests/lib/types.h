@@ -32,6 +32,10 @@ typedef _Bool bool;
 #define ENV_NAME "64"
 #define BITS 64
 #define PAGING_LEVELS 4
+#elif defined(ENV_PV64)
+#define ENV_NAME "pv64"
+#define BITS 64
+#define PAGING_LEVELS 4
 #elif defined(ENV_PAE)
 #define ENV_NAME "pae"
 #define BITS 32
@@ -45,7 +49,7 @@ typedef _Bool bool;
 #define BITS 32
 #define PAGING_LEVELS 0
 #else
-#error "build with -DENV_64, -DENV_PAE, -DENV_PSE or -DENV_FLAT"
+#error "build with -DENV_64, -DENV_PAE, -DENV_PSE, -DENV_FLAT or -DENV_PV64"
 #endif
 
 #endif

@@ -37,6 +37,7 @@
 #define EFAULT 14
 #define EBUSY 16
 #define EEXIST 17
+#define ENODEV 19
 #define EINVAL 22
 #define ENOSPC 28
 #define ENOSYS 38
@@ -470,6 +471,7 @@ long add_to_physmap(u32 space, ulong idx, ulong gpfn);
 /* Events, with the 2-level ABI: a function per port, run in the upcall. */
 typedef void (*event_fn)(u32 port);
 void events_init(void); /* the upcall vector for all vCPUs */
+void handle_events(struct regs *r);
 void on_event(u32 port, event_fn fn);
 long bind_virq(u32 virq, u32 vcpu, u32 *port);
 long bind_ipi(u32 vcpu, u32 *port);

@@ -41,33 +41,3 @@ def test_a_pipe_is_typed_at_the_shell(image: Image) -> None:
     assert done.returncode == OK
     assert re.search(rb"\nLinux 6\.1\.\S+\r", done.stdout)
     assert b"\nxen\r" in done.stdout
-
-
-@pytest.mark.parametrize("vcpus", [1, 2])
-def test_boots_as_a_pv_guest(image: Image, vcpus: int) -> None:
-    done = xg(
-        *("run", "--type", "pv", "--vcpus", str(vcpus), "--memory", "384M"),
-        *("--kernel", str(image("debian-cloud")), "--ramdisk", str(image("demo-initrd"))),
-        *("--timeout", "200"),
-        typed=b"cat /sys/hypervisor/guest_type\n",
-    )
-    assert done.returncode == OK, done.stdout[-2000:]
-    text = done.stdout.decode(errors="replace")
-    assert "Hypervisor detected: Xen PV" in text
-    assert "Xen version: 4.17.7 (preserve-AD)" in text
-    assert MARKER in text
-    assert re.search(rf"smp: Brought up \d node.*, {vcpus} CPU", text)
-    assert "\nPV\r" in text
-    assert not re.search(r"(?i)xen.*fail|BUG:|WARNING:", text)
-
-
-@pytest.mark.parametrize("kernel", ["grub-pv64", "grub-pv32"])
-def test_grub_as_a_pv_guest(image: Image, kernel: str) -> None:
-    """GRUB's own PV binaries, 64-bit and 32-bit PAE, to their prompt and to a power-off."""
-    done = xg(
-        *("run", "--type", "pv", "--kernel", str(image(kernel)), "--timeout", "100"),
-        typed=b"ls\nhalt\n",
-    )
-    assert done.returncode == OK, done.stdout[-2000:]
-    assert b"GNU GRUB" in done.stdout
-    assert b"(memdisk)" in done.stdout

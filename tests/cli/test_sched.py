@@ -68,6 +68,16 @@ def test_the_documents_show_what_is_printed(name: str, capsys: pytest.CaptureFix
     assert f"$ xg sched analyze docs/examples/{name}.toml\n{capsys.readouterr().out}" in document
 
 
+@pytest.mark.parametrize("name", ["dashboard", "avionics"])
+def test_the_documents_have_the_charts_that_are_drawn(name: str, tmp_path: Path) -> None:
+    for kind in ("svg", "png"):
+        picture = tmp_path / f"{name}.{kind}"
+        words = ["--to", "200ms", "-o", str(picture)]
+        assert run(["sched", "plot", str(EXAMPLES / f"{name}.toml"), *words]) == 0
+    assert (EXAMPLES / f"{name}.svg").read_text() == (tmp_path / f"{name}.svg").read_text()
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_budget_that_is_too_small_is_seen(tmp_path: Path) -> None:
     """As docs/scheduling.md says of the dashboard."""
     text = (EXAMPLES / "dashboard.toml").read_text()

@@ -512,3 +512,107 @@ class SpaceConformance:
             assert (a[0] + a[2], a[1] + a[2], a[3]) != (b[0], b[1], b[3])
         space.close()
         memory.close()
+
+
+SHARED = 0x7FF3
+
+
+class SharingConformance:
+    """Spaces that share their frames until one of them writes."""
+
+    @pytest.fixture
+    def spaces(
+        self, engine: Engine, memory: MachineMemory
+    ) -> Iterator[tuple[AddressSpace, AddressSpace]]:
+        one, two = engine.space(memory), engine.space(memory)
+        gfn = 16
+        for mfn, count in memory.alloc(OWNER, 8):
+            one.map(gfn, mfn, count)
+            gfn += count
+        for page in range(16, 24):
+            one.write(page << 12, b"page %d" % page)
+        yield one, two
+        one.close()
+        two.close()
+
+    def test_a_write_is_seen_by_the_writer_alone(
+        self, memory: MachineMemory, spaces: tuple[AddressSpace, AddressSpace]
+    ) -> None:
+        one, two = spaces
+        free = memory.free_frames()
+        assert one.share(two, OWNER, 9, SHARED) == []
+        assert [run[::2] for run in two.entries()] == [run[::2] for run in one.entries()]
+        assert memory.free_frames() == free
+        (mfn, _) = one.lookup(18) or (0, 0)
+        assert (memory.owner(mfn), memory.refs(mfn)) == (SHARED, 2)
+        two.write(18 << 12, b"other")
+        assert one.read(18 << 12, 7) == b"page 18"
+        assert two.read(18 << 12, 7) == b"other18"
+        assert memory.free_frames() == free - 1
+        (copy, _) = two.lookup(18) or (0, 0)
+        assert (memory.owner(copy), memory.refs(copy)) == (9, 1)
+        # The last one to see a frame takes it over, without a copy.
+        one.write(18 << 12, b"mine")
+        assert one.lookup(18) == (mfn, P2M_RWX)
+        assert (memory.owner(mfn), memory.refs(mfn)) == (OWNER, 1)
+        assert memory.free_frames() == free - 1
+        assert two.private(16, 8) == [(18, copy, 1, 0)]
+
+    def test_what_others_refer_to_is_left(
+        self, memory: MachineMemory, spaces: tuple[AddressSpace, AddressSpace]
+    ) -> None:
+        one, two = spaces
+        for gfn in (17, 18, 22):
+            memory.get_ref((one.lookup(gfn) or (0, 0))[0])
+        assert one.share(two, OWNER, 9, SHARED) == [(17, 2), (22, 1)]
+        assert two.lookup(17) is None
+        one.write(17 << 12, b"still")
+        assert two.lookup(18) is None
+
+    def test_three_spaces_and_the_end(
+        self, engine: Engine, memory: MachineMemory, spaces: tuple[AddressSpace, AddressSpace]
+    ) -> None:
+        one, two = spaces
+        three = engine.space(memory)
+        one.share(two, OWNER, 9, SHARED)
+        one.write(16 << 12, b"changed")
+        one.share(three, OWNER, 10, SHARED)
+        two.share(engine.space(memory), 9, 11, SHARED)
+        assert two.read(16 << 12, 7) == b"page 16"
+        assert three.read(16 << 12, 7) == b"changed"
+        (mfn, _) = three.lookup(20) or (0, 0)
+        assert memory.refs(mfn) == 4
+        for space in (one, two, three):
+            assert space.unshare(20)
+            space.drop_shared(0, 64)
+            assert len(space.entries()) == 1
+        assert memory.refs(mfn) == 1
+        three.close()
+
+    def test_no_frame_left_for_a_copy(
+        self, memory: MachineMemory, spaces: tuple[AddressSpace, AddressSpace]
+    ) -> None:
+        one, two = spaces
+        one.share(two, OWNER, 9, SHARED)
+        memory.alloc(1, memory.free_frames())
+        assert not two.unshare(19)
+        with pytest.raises(MemoryError):
+            two.write(19 << 12, b"x")
+        assert one.read(19 << 12, 7) == b"page 19"
+
+
+class DataConformance:
+    """Which frames may hold something."""
+
+    def test_only_what_was_touched(self, memory: MachineMemory) -> None:
+        ((mfn, _),) = memory.alloc(OWNER, 600)
+        assert memory.data(mfn, 600) == []
+        memory.write(mfn + 5 << 12, b"x")
+        memory.write((mfn + 300 << 12) + 4095, b"y")
+        found = {
+            frame for first, count in memory.data(mfn, 600) for frame in range(first, first + count)
+        }
+        assert {mfn + 5, mfn + 300} <= found
+        assert len(found) < 100
+        with pytest.raises(IndexError):
+            memory.data(FRAMES, 1)

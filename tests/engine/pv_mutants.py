@@ -16,8 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = Path("src/xenograft/engine/native")
+MMU = "../../hypervisor/pv/mmu.py"
+PORTS = "../../hypervisor/pv/ports.py"
 # fmt: off
-TESTS = ("tests/engine/test_pv_pages.py", "tests/engine/test_pv_cpu.py")
+TESTS = (
+    "tests/engine/test_pv_pages.py", "tests/engine/test_pv_cpu.py",
+    "tests/guests/test_pv_attacker.py",
+)
 
 # (file, what stands there, what the mutant has, the rule that it breaks)
 MUTANTS = (
@@ -150,12 +155,6 @@ MUTANTS = (
     ),
     (
         "pv_update.c",
-        "        if (entry & pv_disallowed(d, 1))\n            return -PV_EINVAL;\n",
-        "",
-        "flags of a single L1 entry",
-    ),
-    (
-        "pv_update.c",
         "        if (entry & pv_disallowed(d, level))\n            return -PV_EINVAL;\n",
         "",
         "flags of a single higher entry",
@@ -205,6 +204,143 @@ MUTANTS = (
     ),
     ("pv_update.c", "if (maddr & 7 || !pv_check", "if (!pv_check", "descriptors are aligned"),
     ("pv_update.c", "!pv_check_descriptor(d, &descriptor) ||", "", "descriptors are checked"),
+    ("pv_pages.c", "        pv_type_flush(d, f->stamp);", ";", "what becomes a table leaves TLBs"),
+    (
+        "pv_pages.c",
+        "        pv_type_flush(d, UINT32_MAX);",
+        ";",
+        "another's page leaves TLBs with its mapping",
+    ),
+    (
+        "pv_pages.c",
+        "            if (v->pv)\n                pv_drop_ldt(v);",
+        ";",
+        "an LDT's page goes with its mapping",
+    ),
+    (
+        "pv_call.c",
+        "pv_type(m, mfn) != PGT_level(1) ||",
+        "",
+        "update_va_mapping changes L1 tables alone",
+    ),
+    (
+        "pv_call.c",
+        "user && !mfn ? 0 : pv_get_page_and_type(p->domain, mfn, PGT_level(4));",
+        "user && !mfn ? 0 : pv_get_page(m, mfn, p->domain->domid) ? 0 : -22;",
+        "a root is a checked L4 table",
+    ),
+    ("pv_call.c", "entries > 8192 ||", "", "an LDT has 8192 entries at most"),
+    ("pv_call.c", "base & (PAGE_SIZE - 1) || far", "far", "an LDT begins with a page"),
+    (
+        "pv_segment.c",
+        "pv_get_page_and_type(p->domain, PTE_MFN(*entry), PGT_seg_desc_page))",
+        "!pv_get_page(m, PTE_MFN(*entry), p->domain->domid))",
+        "an LDT's pages are checked",
+    ),
+    (
+        "pv_segment.c",
+        "(kind & 4 ? dpl > rpl : dpl != rpl) ||",
+        "",
+        "code segments have the privilege that the selector names",
+    ),
+    ("pv_segment.c", "dpl != rpl || rpl !=", "rpl !=", "so have stack segments"),
+    (
+        "pv_python.c",
+        "if (pv_get_page_and_type(p->domain, mfn[i], PGT_seg_desc_page)) {",
+        "if (!pv_get_page(p->domain->memory, mfn[i], p->domain->domid)) {",
+        "a GDT's pages are checked",
+    ),
+    (
+        "pv_walk.c",
+        "rc = pv_mod_l1(p->domain, pte, mfn, entry, MMU_NORMAL_PT_UPDATE, p->domain->domid);",
+        "*pte = entry, rc = 0;",
+        "stores to tables are checked",
+    ),
+    (
+        "pv_walk.c",
+        "!(p->domain->vm_assist & VMASST_writable_pagetables) || ",
+        "",
+        "they are carried out for those who asked for it",
+    ),
+    ("pv_walk.c", "!pv_in_kernel(v) ||", "", "and for kernels alone"),
+    (
+        "pv_walk.c",
+        "pv_entry(v, pv_root(v), gva, write);",
+        "pv_entry(v, pv_root(v), gva, false);",
+        "hypercalls write where the guest may",
+    ),
+    (
+        "pv_walk.c",
+        "    if (!pv_address_fine(v, gva))\n        return ~0ull;\n",
+        "",
+        "Xen's addresses are no pointers of a guest's",
+    ),
+    ("pv_trap.c", "(uint32_t)(saved.cs | 3)", "(uint32_t)(saved.cs)", "IRET gives no privilege"),
+    ("pv_trap.c", "(t->flags & 3u) < least", "0", "INT n asks the handler's privilege"),
+    (
+        "pv_update.c",
+        "segment ? !pv_get_type(d, mfn, PGT_seg_desc_page) : pv_get_writable(m, mfn)",
+        "(m->table[mfn].types++, 1)",
+        "descriptors aren't written into tables",
+    ),
+    (
+        "pv_update.c",
+        "bool fine = pv_get_writable(m, mfn);",
+        "bool fine = true; m->table[mfn].types++;",
+        "tables aren't cleared",
+    ),
+    (
+        "pv_update.c",
+        "if (pv_get_writable(m, to)) {",
+        "if (m->table[to].types++, 1) {",
+        "nor copied to",
+    ),
+    (
+        "pv_update.c",
+        "if (!pv_get_page(m, mfn, owner))\n        return -PV_EINVAL;\n    memory_set_m2p",
+        "if (!pv_get_page(m, mfn, m->table[mfn].owner))\n        return 0;\n    memory_set_m2p",
+        "names are given to one's own frames",
+    ),
+    (
+        "pv_update.c",
+        "if (!pv_get_page(m, mfn, d->domid))\n        return -PV_EINVAL;\n    uint64_t *pte",
+        "if (mfn >= m->frames || !pv_get_page(m, mfn, m->table[mfn].owner))\n"
+        "        return -PV_EINVAL;\n    uint64_t *pte",
+        "tables that are changed are one's own",
+    ),
+    (
+        MMU,
+        "    if owner is not None and owner is not call.domain:\n        check(Xsm.TARGET",
+        "    if False:\n        check(Xsm.TARGET",
+        "pages of others take permission",
+    ),
+    (
+        MMU,
+        "    if tables is not call.domain:\n        check(Xsm.TARGET, call.domain, tables)\n",
+        "",
+        "so do tables of others",
+    ),
+    (
+        MMU,
+        "    check(Xsm.TARGET, call.domain, owner)\n    count",
+        "    count",
+        "and pinning for them",
+    ),
+    (
+        "pv_walk.c",
+        "            pv_flush(v);\n        else\n            v->pv->flush = true;",
+        "            pv_flush(v);",
+        "what becomes a table leaves the TLBs of other vCPUs",
+    ),
+    ("pv_walk.c", "            other->pv->flush = true;", ";", "flushes reach other vCPUs"),
+    (PORTS, "    if port + size > ports:\n", "    if False:\n", "a bitmap of ports has an end"),
+    (
+        PORTS,
+        "return not bits >> (port & 7) & ((1 << size) - 1)",
+        "return not bits >> (port & 7) & 1",
+        "all bytes of an access have to be allowed",
+    ),
+    (PORTS, "cpu.write(address, ", "cpu.read(address, len", "INS writes where the guest may"),
 )
 # fmt: on
 

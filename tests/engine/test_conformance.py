@@ -13,8 +13,10 @@ from xenograft.engine.protocol import Engine
 pytest.register_assert_rewrite("tests.engine.conformance")
 
 from tests.engine.conformance import (  # noqa: E402  (after the rewrite is registered)
+    DataConformance,
     DirtyConformance,
     MemoryConformance,
+    SharingConformance,
     SpaceConformance,
     memory,
     space,
@@ -44,4 +46,12 @@ class TestDirty(DirtyConformance):
 
 
 class TestSpace(SpaceConformance):
+    pass
+
+
+class TestSharing(SharingConformance):
+    pass
+
+
+class TestData(DataConformance):
     pass

@@ -25,13 +25,13 @@ EPERM, EBUSY, EINVAL, ENOSYS = -1, -16, -22, -38
 class Pages:
     """A guest with `FRAMES` frames, and a neighbour with two, on the native engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, domid: int = GUEST) -> None:
         engine = unicorn.UnicornEngine()
         self.memory: Any = engine.memory(1024)
         self.space = engine.space(self.memory)
-        self.mine = [self.memory.alloc(GUEST)[0][0] for _ in range(FRAMES)]
+        self.mine = [self.memory.alloc(domid)[0][0] for _ in range(FRAMES)]
         self.theirs = [self.memory.alloc(OTHER)[0][0] for _ in range(2)]
-        self.pages: Any = engine.pv_pages(self.memory, self.space, GUEST)
+        self.pages: Any = engine.pv_pages(self.memory, self.space, domid)
         self.pages.configure(False, L4_M2P, L4_PERDOMAIN, b"")
 
     def put(self, mfn: int, slot: int, entry: int) -> None:
@@ -182,6 +182,18 @@ def test_only_own_frames_can_be_mapped(guest: Pages) -> None:
     assert guest.update(l1, 5, guest.mine[7] << 12 | pte.P) == 0
 
 
+def test_a_free_frame_is_not_even_domain_0s() -> None:
+    """Domain 0 has the number that a frame without an owner has too."""
+    guest = Pages(0)
+    l1, free = guest.tree()[3], guest.mine[9]
+    assert guest.update(l1, 5, free << 12 | pte.P) == 0
+    assert guest.update(l1, 5, 0) == 0
+    guest.memory.free(free)
+    assert guest.update(l1, 5, free << 12 | pte.P) == EBUSY
+    assert guest.pages.pin(free, 1) == EINVAL
+    guest.close()
+
+
 def test_a_table_is_never_writable(guest: Pages) -> None:
     tables = guest.tree()
     for table in tables:
@@ -225,7 +237,13 @@ def test_flags_that_no_entry_may_have(guest: Pages, level: int, flags: int) -> N
     """Superpages above all: a large page would map frames that nobody has looked at."""
     tables = guest.tree()
     table, target = tables[4 - level], guest.mine[9]
+    if level == 1:
+        assert guest.update(table, 0, guest.mine[7] << 12 | pte.P) == 0
     assert guest.update(table, 9, target << 12 | pte.P | flags) == EINVAL
+    # Nor can one that is there get it, be it one of those that harm nobody.
+    kept = guest.entry(table, 0)
+    assert guest.update(table, 0, kept | flags) == EINVAL
+    assert guest.entry(table, 0) == kept
     fresh = guest.mine[8]
     guest.put(fresh, 9, target << 12 | pte.P | flags)
     assert guest.pages.pin(fresh, level) == EINVAL
@@ -322,6 +340,7 @@ def test_other_domains_pages_only_for_who_names_them(guest: Pages) -> None:
     assert guest.types(guest.theirs[0]) == (pte.WRITABLE, 1)
     assert guest.update(tables[3], 6, guest.mine[7] << 12 | pte.P, 0, OTHER) == EBUSY
     assert guest.update(tables[2], 6, guest.theirs[1] << 12 | pte.P, 0, OTHER) == EINVAL
+    assert guest.update(tables[2], 6, 0, 0, OTHER) == EINVAL  # data pages alone
     assert guest.update(tables[3], 5, 0) == 0
     assert guest.memory.refs(guest.theirs[0]) == 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from xenograft.guests.build import SOURCES
+from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.machine import Machine
 
 VCPUS = 4
@@ -57,8 +58,12 @@ def run(
     patient: bool = True,
 ) -> Report:
     """Run a guest's tests; unless `patient`, one that doesn't end in time is read all the same."""
+    kind = "pv" if kernel.stem.endswith("-pv64") else "pvh"
+    config = from_options(
+        name="guest", type=kind, kernel=str(kernel), cmdline=cmdline, memory=memory, vcpus=vcpus
+    )
     with Machine(clock=clock) as machine:
-        guest = machine.create_pvh(kernel=kernel, cmdline=cmdline, memory=memory, vcpus=vcpus)
+        guest = machine.create(config)
         with nullcontext() if patient else suppress(TimeoutError):
             guest.wait(timeout=seconds)
         return read(guest.console.output + machine.log)

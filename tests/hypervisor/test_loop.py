@@ -23,7 +23,7 @@ from xenograft.engine import fake
 from xenograft.engine.fake import FakeCpu, halt
 from xenograft.engine.protocol import Exit, ExitReason
 from xenograft.hypervisor.loop import Loop, Stop, signals_stop
-from xenograft.hypervisor.sched.scheduler import SCHED_DEFAULT_RATELIMIT_US
+from xenograft.hypervisor.sched.constants import SCHED_DEFAULT_RATELIMIT_US
 
 BUDGET = fake.make_exit(ExitReason.BUDGET)
 MS = 1_000_000

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.linux.conftest import Boot
+from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import ShutdownReason
 
@@ -79,6 +80,26 @@ def test_screen_and_keyboard(boot: Boot, tmp_path: Path) -> None:
     moves = [struct.unpack_from("<HHi", bytes.fromhex(event), 16) for event in events]
     assert [move for move in moves if move[0]] == [(3, 0, 100), (3, 1, 50), (1, 0x110, 1)]
     assert guest.wait(TIMEOUT) is ShutdownReason.poweroff
+
+
+def test_a_keyboard_comes_and_goes(boot: Boot) -> None:
+    script = """
+    echo READY
+    until grep -q 'Xen Virtual Keyboard' /proc/bus/input/devices; do sleep 0.2; done
+    echo PLUGGED
+    while grep -q 'Xen Virtual Keyboard' /proc/bus/input/devices; do sleep 0.2; done
+    echo UNPLUGGED
+    """
+    guest = boot(["xen-kbdfront"], script)
+    guest.console.expect("READY", TIMEOUT)
+    assert guest.devices.attach_vkb(Vkb()).devid == 0
+    guest.console.expect("PLUGGED", TIMEOUT)
+    gone: list[bool] = []
+    guest.devices.detach("vkbd", 0, lambda: gone.append(True))
+    guest.console.expect("UNPLUGGED", TIMEOUT)
+    assert guest.wait(TIMEOUT) is ShutdownReason.poweroff
+    assert gone == [True]
+    assert guest.devices.find("vkbd", 0) is None
 
 
 def test_no_screen(boot: Boot, tmp_path: Path) -> None:

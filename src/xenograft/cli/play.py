@@ -19,10 +19,14 @@ from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.config.xlcfg import load_config
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
+from xenograft.toolstack.sched.boot import machine_of
+from xenograft.toolstack.sched.cpulist import parse_topology
 
 if TYPE_CHECKING:
+    from xenograft.hypervisor.sched.topology import Topology
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.devices.capture import Capture
+    from xenograft.toolstack.sched.description import System
 
 DEFAULT_CMDLINE = "console=hvc0"
 """For a kernel named without a command line: Linux finds Xen's console only if it's told."""
@@ -33,7 +37,9 @@ class Session:
     """How a guest is run: everything that isn't the guest's own configuration."""
 
     clock: Literal["real", "virtual"] = "real"
-    cpus: int = 1
+    cpus: int | Topology = 1
+    pools: System | None = None
+    """CPUs and pools, in place of `cpus`."""
     schedule: Path | None = None
     timeout: float | None = None
     restart: bool = False
@@ -47,6 +53,14 @@ class Session:
     xenbus: bool = False
 
 
+def _pools(file: str, cpus: str | None) -> System:
+    from xenograft.toolstack.sched.description import read_pools
+
+    if cpus is not None:
+        raise UserError("--pools: the file says which CPUs there are")
+    return read_pools(file)[1]
+
+
 def say(line: str) -> None:
     """One line to the user; the guest's output has standard output for itself."""
     print(f"xg: {line}", file=sys.stderr, flush=True)
@@ -54,9 +68,11 @@ def say(line: str) -> None:
 
 def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
     """Run the guest that a file and options describe; returns the exit status."""
+    cpus, pools = options["cpus"], options["pools"]
     session = Session(
         clock=options["clock"],
-        cpus=options["cpus"],
+        cpus=1 if cpus is None else parse_topology(cpus, "--cpus"),
+        pools=None if pools is None else _pools(pools, cpus),
         schedule=options["schedule"],
         timeout=options["timeout"],
         restart=options["on_reboot"] == "restart",
@@ -131,6 +147,8 @@ class Run:
             session = self._session
             machine = stack.enter_context(
                 Machine(clock=session.clock, cpus=session.cpus, bridges=session.bridges)
+                if session.pools is None
+                else machine_of(session.pools, clock=session.clock, bridges=session.bridges)
             )
             stack.enter_context(self._observers(machine))
             if session.schedule is not None:

@@ -72,10 +72,13 @@ OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--cpus",
-        type=click.IntRange(1, 1024),
         metavar="N",
-        default=1,
-        help="Physical CPUs of the machine [1].",
+        help="Physical CPUs of the machine: 2, or nodes=2,cores=4,threads=2 [1].",
+    ),
+    click.option(
+        "--pools",
+        metavar="FILE",
+        help="CPUs and pools of the machine, as in a file of `xg sched`; pool= names one.",
     ),
     click.option(
         "--timeout",

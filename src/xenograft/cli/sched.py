@@ -16,7 +16,7 @@ from xenograft.toolstack.errors import UserError
 
 if TYPE_CHECKING:
     from xenograft.toolstack.sched.description import System
-    from xenograft.toolstack.sched.run import Outcome
+    from xenograft.toolstack.sched.run import Listener, Outcome
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False))
 
@@ -30,29 +30,20 @@ def sched() -> None:
     """
 
 
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: it isn't text in UTF-8") from None
-
-
 def _system(file: str) -> System:
-    from xenograft.toolstack.sched.description import load
+    from xenograft.toolstack.sched.description import load, read_text
 
-    return load(_read(file), file)
+    return load(read_text(file), file)
 
 
-def _run(file: str, duration: str | None) -> Outcome:
+def _run(file: str, duration: str | None, listener: Listener | None = None) -> Outcome:
     from xenograft.toolstack.sched.durations import parse_ns
     from xenograft.toolstack.sched.run import simulate
 
     length = None
     if duration is not None and (length := parse_ns(duration, "--duration")) <= 0:
         raise UserError(f"--duration {duration}; it has to be longer than 0")
-    return simulate(_system(file), length)
+    return simulate(_system(file), length, listener)
 
 
 def _print_json(value: Any) -> None:
@@ -68,13 +59,16 @@ def simulate(file: str, duration: str | None, xentrace: str | None, as_json: boo
     """Run the system on the virtual clock; the exit status is 1 if a deadline was missed."""
     from xenograft.toolstack.sched.durations import show_ns
 
-    outcome = _run(file, duration)
-    if xentrace is not None:
+    if xentrace is None:
+        outcome = _run(file, duration)
+    else:
         from xenograft.observe.xentrace import XentraceWriter
 
         try:
             with XentraceWriter(Path(xentrace)) as writer:
-                writer.segments(outcome.segments)
+                outcome = _run(file, duration, writer)
+            if writer.error is not None:
+                raise writer.error
         except OSError as error:
             raise UserError(f"{xentrace}: {error.strerror}") from None
     if as_json:
@@ -103,116 +97,88 @@ def simulate(file: str, duration: str | None, xentrace: str | None, as_json: boo
 
 
 @sched.command()
-@_FILE
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print an object instead of lines.")
-def analyze(file: str, as_json: bool) -> int:
+def analyze(file: str | None, as_json: bool) -> int:
     """Tell whether all reservations can be kept, by tests from the literature.
 
-    The exit status is 1 if some can't, or if no test decides.
+    Of the pools in FILE, or without FILE of those that the host service has.  The exit status is
+    1 if some can't be kept, or if no test decides.
     """
+    from xenograft.cli import analysis as report
     from xenograft.toolstack.sched.run import analyze as run
 
-    analysis = run(_system(file))
+    analysis = report.of_service() if file is None else run(_system(file))
     sure = all(report.schedulable for report in analysis.rtds.values())
     if as_json:
-        _print_json(_analysis_json(analysis))
+        _print_json(report.as_json(analysis))
         return int(not sure)
-    for line in _analysis_lines(analysis):
+    for line in report.lines(analysis):
         click.echo(line)
     return int(not sure)
 
 
-def _analysis_lines(analysis: Any) -> list[str]:
-    from xenograft.toolstack.sched.durations import show_ns
-
-    words = {True: "schedulable", False: "NOT schedulable", None: "undecided: no test accepts it"}
-    lines: list[str] = []
-    for name, report in analysis.rtds.items():
-        used = float(report.utilization)
-        lines.append(
-            f"pool {name} (rtds, {report.cpus} CPUs): utilization {used:.3f}:"
-            f" {words[report.schedulable]}"
-        )
-        marks = {True: "accepts", False: "rejects", None: "n/a"}
-        lines += [f"  {v.test:<34} {marks[v.accepts]:<8} {v.detail}" for v in report.verdicts]
-        if report.placement is not None and report.cpus > 1:
-            for cpu, tasks in report.placement.items():
-                load = float(sum(task.utilization for task in tasks))
-                names = ", ".join(task.name for task in tasks) or "nobody"
-                lines.append(f"    CPU {cpu} ({load:.3f}): {names}")
-    for name, (major, partitions) in analysis.arinc653.items():
-        covered = float(sum(one.share for one in partitions))
-        lines.append(
-            f"pool {name} (arinc653): major frame {show_ns(major)}, {100 * covered:.2f} % given out"
-        )
-        lines.append(
-            f"  {'Name':<20} {'VCPU':>4} {'Windows':>7} {'Time':>9} {'Share(%)':>9}"
-            f" {'Latency':>9} {'Shortest':>9}"
-        )
-        lines += [
-            f"  {one.domain:<20} {one.vcpu:>4} {one.windows:>7} {show_ns(one.served):>9}"
-            f" {100 * float(one.share):>9.2f} {show_ns(one.longest_wait):>9}"
-            f" {show_ns(one.shortest_window):>9}"
-            for one in partitions
-        ]
-    return lines
-
-
-def _analysis_json(analysis: Any) -> dict[str, Any]:
-    return {
-        "rtds": {
-            name: {
-                "cpus": report.cpus,
-                "utilization": float(report.utilization),
-                "schedulable": report.schedulable,
-                "tests": [
-                    {"test": v.test, "accepts": v.accepts, "detail": v.detail}
-                    for v in report.verdicts
-                ],
-                "partition": None
-                if report.placement is None
-                else {
-                    str(cpu): [task.name for task in tasks]
-                    for cpu, tasks in report.placement.items()
-                },
-            }
-            for name, report in analysis.rtds.items()
-        },
-        "arinc653": {
-            name: {
-                "major_frame_ns": major,
-                "partitions": [
-                    {
-                        "domain": one.domain,
-                        "vcpu": one.vcpu,
-                        "windows": one.windows,
-                        "served_ns": one.served,
-                        "share": float(one.share),
-                        "latency_ns": one.longest_wait,
-                        "shortest_window_ns": one.shortest_window,
-                    }
-                    for one in partitions
-                ],
-            }
-            for name, (major, partitions) in analysis.arinc653.items()
-        },
-    }
-
-
 @sched.command()
-@_FILE
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("-o", "--output", metavar="FILE", help="Write FILE.svg or FILE.png.")
 @click.option("--from", "start", default="0s", metavar="TIME", help="Begin here [0s].")
 @click.option("--to", "end", metavar="TIME", help="End here [the end].")
 @click.option("--by", type=click.Choice(["vcpu", "cpu"]), default="vcpu", help="Rows [vcpu].")
 @click.option("--width", type=click.IntRange(40, 20000), help="In pixels, or columns.")
+@click.option("--live", is_flag=True, help="Draw on the terminal while it runs; q or Ctrl-C ends.")
+@click.option("--window", default="1s", metavar="TIME", help="With --live: how much is shown [1s].")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=1.0,
+    help="With --live: of FILE's time against the clock's [1].",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.02, 60),
+    default=0.2,
+    help="With --live: seconds between charts [0.2].",
+)
+@click.option("--frames", type=click.IntRange(1), help="With --live: end after so many charts.")
 def plot(
+    file: str | None,
+    output: str | None,
+    start: str,
+    end: str | None,
+    by: Any,
+    width: int | None,
+    live: bool,
+    window: str,
+    speed: float,
+    interval: float,
+    frames: int | None,
+) -> None:
+    """Draw the schedule as it ran in a simulation of FILE: SVG, PNG, or text on the terminal.
+
+    With --live the chart follows the simulation, or without FILE what the host service's guests
+    do at the moment.  Missed deadlines are marked.
+    """
+    if live:
+        from xenograft.cli import live as charts
+        from xenograft.toolstack.sched.durations import parse_ns as parse
+
+        if output is not None:
+            raise UserError("--live draws on the terminal, and not into a file")
+        if not 0 < (span := parse(window, "--window")) <= 60 * 10**9:
+            raise UserError(f"--window {window}; it is longer than 0 and at most 60s")
+        source = charts.of_service(span) if file is None else charts.simulated(file, speed, span)
+        charts.show(source, span_ns=span, interval=interval, frames=frames, by=by)
+        return
+    if file is None:
+        raise UserError(
+            "name a FILE that describes a system, or give --live (xg sched plot --help)"
+        )
+    _plot(file, output, start, end, by, width)
+
+
+def _plot(
     file: str, output: str | None, start: str, end: str | None, by: Any, width: int | None
 ) -> None:
-    """Draw the schedule as it ran in a simulation: SVG, PNG, or text on the terminal.
-
-    Missed deadlines are marked.
-    """
     from xenograft.toolstack.sched import gantt
     from xenograft.toolstack.sched.durations import parse_ns
 
@@ -253,8 +219,9 @@ def check(file: str) -> int:
     The exit status is 1 if there is one.
     """
     from xenograft.toolstack.sched import arinc653
+    from xenograft.toolstack.sched.description import read_text
 
-    text = _read(file)
+    text = read_text(file)
     try:
         alone = "major_frame" in tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -8,8 +8,10 @@ import os
 import struct
 from bisect import bisect_right, insort
 from collections.abc import Iterator
+from typing import Any
 
 from xenograft.engine.protocol import (
+    P2M_COW,
     P2M_PRESENT,
     P2M_RWX,
     P2M_WRITE,
@@ -296,6 +298,15 @@ class FakeMemory:
             self._dirty.clear()
         return frames
 
+    def data(self, mfn: int, count: int = 1) -> list[tuple[int, int]]:
+        self._check(mfn, count)
+        zero = bytes(PAGE_SIZE)
+        return [
+            (frame, 1)
+            for frame in range(mfn, mfn + count)
+            if self.read(frame << PAGE_SHIFT, PAGE_SIZE) != zero
+        ]
+
     def digest(self, mfns: list[tuple[int, int]]) -> bytes:
         sha = hashlib.sha256()
         for mfn, count in mfns:
@@ -314,6 +325,7 @@ class FakeSpace:
     def __init__(self, memory: FakeMemory) -> None:
         self.memory = memory
         self._map: dict[int, tuple[int, int]] = {}
+        self._owner = 0
 
     @staticmethod
     def _check(gfn: int, count: int) -> None:
@@ -369,9 +381,59 @@ class FakeSpace:
 
     def write(self, gpa: int, data: bytes | bytearray | memoryview) -> None:
         done = 0
+        self._span(gpa, len(data), P2M_WRITE)
+        for gfn in range(gpa >> PAGE_SHIFT, -(-(gpa + len(data)) >> PAGE_SHIFT)):
+            if not self.unshare(gfn):
+                raise MemoryError("no frame for a copy")
         for maddr, length in self._span(gpa, len(data), P2M_WRITE):
             self.memory.write(maddr, data[done : done + length])
             done += length
+
+    # -- copy-on-write -----------------------------------------------------------------------
+    def share(self, child: Any, owner: int, other: int, shared: int) -> list[tuple[int, int]]:
+        left: list[tuple[int, int]] = []
+        memory = self.memory
+        self._owner, child._owner = owner, other
+        for gfn, (mfn, flags) in sorted(self._map.items()):
+            if not flags & P2M_COW:
+                if memory.owner(mfn) != owner or memory.refs(mfn) != 1:
+                    if left and sum(left[-1]) == gfn:
+                        left[-1] = (left[-1][0], left[-1][1] + 1)
+                    else:
+                        left.append((gfn, 1))
+                    continue
+                memory.set_owner(mfn, shared)
+            memory.get_ref(mfn)
+            self._map[gfn] = child._map[gfn] = (mfn, flags | P2M_COW)
+        return left
+
+    def unshare(self, gfn: int) -> bool:
+        mfn, flags = self._map.get(gfn, (0, 0))
+        if not flags & P2M_COW:
+            return True
+        memory, old = self.memory, mfn
+        if memory.refs(mfn) > 1:
+            try:
+                ((mfn, _),) = memory.alloc(self._owner)
+            except MemoryError:
+                return False
+            memory.write(mfn << PAGE_SHIFT, memory.read(old << PAGE_SHIFT, PAGE_SIZE))
+            memory.put_ref(old)
+        memory.set_owner(mfn, self._owner)
+        self._map[gfn] = (mfn, flags & ~P2M_COW)
+        return True
+
+    def private(self, gfn: int, count: int) -> list[tuple[int, int, int, int]]:
+        return [
+            (one, self._map[one][0], 1, 0)
+            for one in range(gfn, gfn + count)
+            if one in self._map and not self._map[one][1] & P2M_COW
+        ]
+
+    def drop_shared(self, gfn: int, count: int) -> None:
+        for one in range(gfn, gfn + count):
+            if self._map.get(one, (0, 0))[1] & P2M_COW:
+                self.memory.put_ref(self._map.pop(one)[0])
 
     def trim(self, least: int = 0, /) -> int:
         """There is nothing to give back."""

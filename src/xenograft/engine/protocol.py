@@ -205,6 +205,10 @@ class MachineMemory(Protocol):
         """Switch the log on or off; either way it starts empty."""
         ...
 
+    def data(self, mfn: int, count: int = 1, /) -> list[tuple[int, int]]:
+        """Those of some frames that may hold something, as runs (mfn, count); others are zero."""
+        ...
+
     def digest(self, mfns: list[tuple[int, int]], /) -> bytes:
         """SHA-256 over the contents of the extents, in the order given."""
         ...
@@ -243,6 +247,29 @@ class AddressSpace(Protocol):
 
     def entries(self) -> list[tuple[int, int, int, int]]:
         """All mapped runs as (gfn, mfn, count, flags), ascending, maximal."""
+        ...
+
+    def share(
+        self, child: AddressSpace, owner: int, other: int, shared: int, /
+    ) -> list[tuple[int, int]]:
+        """Let an empty space see the same frames, copied when either of the two is written.
+
+        Frames that only this space refers to (owner's, with one reference) go to the owner
+        `shared`, with a reference for each space; a copy made later belongs to `owner` here and
+        to `other` there.  Returns the runs (gfn, count) that weren't shared.
+        """
+        ...
+
+    def unshare(self, gfn: int, /) -> bool:
+        """Have a frame of its own behind a gfn; False if there's no frame left for it."""
+        ...
+
+    def private(self, gfn: int, count: int, /) -> list[tuple[int, int, int, int]]:
+        """Entries of a range that aren't shared, as runs (gfn, mfn, count, 0)."""
+        ...
+
+    def drop_shared(self, gfn: int, count: int, /) -> None:
+        """Unmap the shared entries of a range, and drop their references."""
         ...
 
     def read(self, gpa: int, size: int, /) -> bytes:

@@ -48,7 +48,12 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
     if reason == _HYPERCALL:  # `decide` would say so
         hypercall(hypervisor, vcpu, cpu, exit_)
         return
-    context = Context(domain.arch.lapic_base(vcpu)) if reason in _MMIO else _NO_LAPIC
+    context = _NO_LAPIC
+    if reason in _MMIO:
+        if domain.p2m.touch(exit_[2] >> PAGE_SHIFT):
+            cpu.retry()
+            return
+        context = Context(domain.arch.lapic_base(vcpu))
     act, a, b = decide(exit_, context)
     if act is _COMPLETE:
         cpu.complete(a)

@@ -11,12 +11,13 @@ import struct
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from xenograft.abi.errno import Errno, XenError
-from xenograft.engine.protocol import AccessError, Cpu
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE, AccessError, Cpu
 
 if TYPE_CHECKING:
     from xenograft.abi.struct import Struct
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.hypervisor.memory.p2m import P2m
     from xenograft.hypervisor.vcpu import Vcpu
 
     S = TypeVar("S", bound=Struct)
@@ -57,13 +58,20 @@ class GuestAccess(Protocol):
 class CpuAccess:
     """Memory as a vCPU's current page tables show it: one checked copy in, one checked copy out."""
 
-    __slots__ = ("_cpu",)
+    __slots__ = ("_cpu", "_p2m")
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, p2m: P2m | None = None) -> None:
+        """`p2m`: whose pages may come when they're touched, by a copy too."""
         self._cpu = cpu
+        self._p2m = p2m
 
     def read(self, addr: int, size: int) -> bytes:
         try:
+            return self._cpu.read(addr, size)
+        except AccessError:
+            pass
+        try:
+            self._populate(addr, size)
             return self._cpu.read(addr, size)
         except AccessError:
             raise XenError(Errno.EFAULT) from None
@@ -72,7 +80,24 @@ class CpuAccess:
         try:
             self._cpu.write(addr, data)
         except AccessError:
+            pass
+        else:
+            return
+        try:
+            self._populate(addr, len(data))
+            self._cpu.write(addr, data)
+        except AccessError:
             raise XenError(Errno.EFAULT) from None
+
+    def _populate(self, addr: int, size: int) -> None:
+        """Let pages come that wait for being touched.  Raises AccessError if there are none."""
+        pod = None if self._p2m is None else self._p2m.pod
+        if pod is None:
+            raise AccessError(addr)
+        for page in range(addr & -PAGE_SIZE, addr + size, PAGE_SIZE):
+            gfn = self._cpu.translate(page) >> PAGE_SHIFT
+            if gfn in pod.entries and not pod.demand(gfn):
+                raise AccessError(addr)
 
 
 class HostAccess:

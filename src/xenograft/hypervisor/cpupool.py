@@ -43,7 +43,10 @@ class CpuPool:
 
 
 class CpuPools:
-    """All pools of a machine; Pool 0 is there from the start, with all CPUs."""
+    """All pools of a machine; Pool 0 is there from the start, with all CPUs.
+
+    With a scheduler of one CPU alone it has the boot CPU; the others are free.
+    """
 
     def __init__(self, core: SchedCore, default_sched: int = XEN_SCHEDULER_CREDIT2) -> None:
         """`default_sched`: XEN_SCHEDULER_* of Pool-0 (boot option sched=)."""
@@ -52,8 +55,8 @@ class CpuPools:
         self.free: CpuMask = core.topology.all_cpus
         """CPUs in no pool."""
         self._pools: dict[int, CpuPool] = {}
-        self.create(default_sched, 0)
-        for cpu in range(core.topology.cpus):
+        one = self.create(default_sched, 0).scheduler.one_cpu
+        for cpu in range(1 if one else core.topology.cpus):
             self.add_cpu(0, cpu)
 
     def __iter__(self) -> Iterator[CpuPool]:
@@ -99,7 +102,8 @@ class CpuPools:
         """Move a free CPU into a pool (None: the first that is free); returns which.
 
         Raises XenError: ENOENT for the pool, EINVAL for a CPU that the machine doesn't have,
-        ENODEV for one that isn't free, or if none is.
+        ENODEV for one that isn't free, or if none is, EOPNOTSUPP for a second CPU of a scheduler
+        that is made for one (Xen lets that pass, and its ARINC 653 isn't right then).
         """
         pool = self.get(pool_id)
         if cpu is None:
@@ -110,6 +114,8 @@ class CpuPools:
             raise XenError(Errno.EINVAL)
         if not self.free >> cpu & 1:
             raise XenError(Errno.ENODEV)
+        if pool.cpus and pool.scheduler.one_cpu:
+            raise XenError(Errno.EOPNOTSUPP)
         self.free &= ~(1 << cpu)
         self.core.give_cpu(cpu, pool.scheduler)
         return cpu

@@ -69,6 +69,8 @@ class Domain:
         """The hardware domain."""
         self.is_console = self.is_hardware
         self.is_xenstore = False
+        self.is_hidden = False
+        """It's kept for what was in it, and never runs: lists of domains leave it out."""
         self.is_host = False
         """Its services run in this process: events call Python functions."""
         self.target: Domain | None = None
@@ -82,6 +84,8 @@ class Domain:
         """The vector of event upcalls (HVM_PARAM_CALLBACK_IRQ), or -1."""
         self.vm_assist = 0
         self.time_offset_seconds = 0
+        self.time_shift = 0
+        """Its system time less the machine's, in ns: one that was saved goes on from its own."""
         self.dying_state = Dying.ALIVE
         self.is_shutting_down = False
         self.shutdown_code: int | None = None
@@ -119,6 +123,16 @@ class Domain:
     def shutdown_reason(self) -> int | None:
         """SHUTDOWN_* once the domain has shut down, else None."""
         return self.shutdown_code if self.is_shutting_down else None
+
+    # -- time --------------------------------------------------------------------------------
+    @property
+    def system_time(self) -> int:
+        """Its system time in ns: the machine's, or what it has gone on from since it was saved."""
+        return self.hypervisor.clock.now() + self.time_shift
+
+    def machine_time(self, system_time: int) -> int:
+        """When on the machine's clock the domain's system time will be that."""
+        return system_time - self.time_shift
 
     # -- running -----------------------------------------------------------------------------
     def pause(self) -> None:

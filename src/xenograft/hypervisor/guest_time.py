@@ -45,7 +45,7 @@ def update_vcpu_time(vcpu: Vcpu, force: bool = False) -> None:
     if not force and now - vcpu.time_stamped < STAMP_PERIOD_NS:
         return
     vcpu.time_stamped = now
-    record = time_record(vcpu.tsc, now)
+    record = time_record(vcpu.tsc, now)._replace(system_time=now + domain.time_shift)
     body = _TIME.pack(*record)
     if vcpu.vcpu_info_maddr is not None:
         memory = domain.memory
@@ -65,9 +65,10 @@ def update_vcpu_time(vcpu: Vcpu, force: bool = False) -> None:
 
 
 def update_wallclock(domain: Domain) -> None:
-    """Write the wall-clock time of the machine's start into shared_info."""
+    """Write the wall-clock time at which the domain's system time was 0 into shared_info."""
     memory, bits = domain.memory, domain.bits
-    seconds, nanoseconds = divmod(domain.hypervisor.clock.epoch_ns, 1_000_000_000)
+    zero = domain.hypervisor.clock.epoch_ns - domain.time_shift
+    seconds, nanoseconds = divmod(zero, 1_000_000_000)
     seconds += domain.time_offset_seconds
     at = domain.shared_info_maddr + _WC_OFFSET[bits]
     version = version_update_begin(memory.read_u32(at))
@@ -81,6 +82,7 @@ def update_wallclock(domain: Domain) -> None:
 def runstate_record(vcpu: Vcpu) -> vcpu_runstate_info:
     """The vCPU's runstate up to now."""
     state, since, times = vcpu.runstate_now()
+    since += vcpu.domain.time_shift
     return vcpu_runstate_info(state=state, state_entry_time=since, time=times)
 
 
@@ -92,7 +94,7 @@ def update_runstate_area(vcpu: Vcpu) -> None:
     domain = vcpu.domain
     record = vcpu_runstate_info(
         state=vcpu.runstate,
-        state_entry_time=vcpu.runstate_since,
+        state_entry_time=vcpu.runstate_since + domain.time_shift,
         time=list(vcpu.runstate_times),
     )
     try:

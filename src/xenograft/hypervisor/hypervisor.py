@@ -19,6 +19,7 @@ from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.door import Door
 from xenograft.hypervisor.events.channels import EventChannels
 from xenograft.hypervisor.events.virq import GlobalVirqHandlers
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.grants.table import GrantTable
 from xenograft.hypervisor.guest_time import update_vcpu_time, update_wallclock
 from xenograft.hypervisor.hvm.platform import HvmPlatform
@@ -66,23 +67,29 @@ class Hypervisor:
         seed: bytes | None = None,
         topology: Topology | None = None,
         sched_id: int = XEN_SCHEDULER_CREDIT2,
+        credit2_runqueue: str = "socket",
     ) -> None:
         """`frames`: machine memory in 4 KiB frames; `tsc_khz`: the guests' TSC frequency.
 
         `seed`: of the guests' RDRAND (default: the host's entropy, or none on a virtual clock).
-        `topology`: the physical CPUs (default: one); `sched_id`: XEN_SCHEDULER_* of Pool-0.
+        `topology`: the physical CPUs (default: one); `sched_id`: XEN_SCHEDULER_* of Pool-0;
+        `credit2_runqueue`: which CPUs share one of its run queues (sched.constants).
         `verbose_debug`: any guest may print by console_io, as in a debug build of Xen.
         """
         self.engine = engine
         self.memory = engine.memory(frames)
-        self.frames = FrameTable(self.memory)
         self.clock: Clock = RealClock() if clock is None else clock
+        self.frames = FrameTable(self.memory, self.clock.now)
         self.timers = TimerQueue()
-        self.sched = SchedCore(topology or Topology.of(), self.timers, self.clock.now)
+        self.sched = SchedCore(
+            topology or Topology.of(), self.timers, self.clock.now, credit2_runqueue
+        )
         self.pools = CpuPools(self.sched, sched_id)
         self.meter = Meter(self)
         """What each domain has used."""
         self.instruments = Instruments()
+        self.faults = FaultPoints()
+        """Where tests make things go wrong."""
         self.log = Log(self.clock.now)
         self.log.listeners.append(self._log_line)
         self.door = Door()
@@ -254,7 +261,6 @@ class Hypervisor:
         """
         if domain.dying:
             return
-        self.meter.sample(domain)
         domain.dying_state = Dying.DYING
         domain.report("dying")
         domain.pause_count += 1

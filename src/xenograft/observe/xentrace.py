@@ -10,16 +10,28 @@ bytes follow.  Time stamps are nanoseconds, so the tools are told of a CPU of 1 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from xenograft.abi import trace
-from xenograft.abi.vcpu import RUNSTATE_runnable
-from xenograft.toolstack.sched.history import DOMID_IDLE, Segment
+from xenograft.abi.vcpu import (
+    RUNSTATE_blocked,
+    RUNSTATE_offline,
+    RUNSTATE_runnable,
+    RUNSTATE_running,
+)
+from xenograft.toolstack.sched.history import DOMID_IDLE
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.sched.unit import SchedUnit
 
 _CHUNK = 1 << 14
+EPOCH = 1_000_000
+"""Where time stamps begin (ns): xenalyze takes 0 for no time."""
+
+Who = tuple[int, int]
+"""Domid and vCPU."""
 
 
 def record(event: int, time: int, *words: int) -> bytes:
@@ -39,9 +51,18 @@ class XentraceWriter:
         self._file: BinaryIO = path.open("wb")
         self.error: OSError | None = None
         self._chunks: dict[int, bytearray] = {}
-        self._running: dict[int, tuple[int, int, int]] = {}
-        self._cpu: dict[tuple[int, int], int] = {}
-        self._states: dict[tuple[int, int], tuple[int, int]] = {}
+        self._last: dict[int, int] = {}
+        """The time of each CPU's last record."""
+        self._running: dict[int, tuple[Who, int]] = {}
+        """Whom each CPU runs, since when."""
+        self._cpu: dict[Who, int] = {}
+        """Where each vCPU ran last."""
+        self._states: dict[Who, tuple[int, int]] = {}
+        """The run state of each vCPU, since when."""
+        self._told: dict[Who, tuple[int, int]] = {}
+        """On which CPU, and when, the last change of each vCPU was written."""
+        self._stopping: dict[Who, int] = {}
+        """The state that a vCPU will have when its CPU turns to another."""
 
     def __enter__(self) -> XentraceWriter:
         return self
@@ -58,53 +79,92 @@ class XentraceWriter:
         chunk = self._chunks.setdefault(cpu, bytearray())
         chunk += data
         if len(chunk) >= _CHUNK:
-            self._flush(cpu)
+            self._flush()
 
-    def _flush(self, cpu: int) -> None:
-        chunk = self._chunks.pop(cpu)
+    def _flush(self) -> None:
+        """Write what all CPUs have: readers expect about the same time next to each other."""
         head = trace.TRC_TRACE_CPU_CHANGE | 2 << trace.TRACE_EXTRA_SHIFT
-        if self.error is None:
-            try:
-                self._file.write(struct.pack("<3I", head, cpu, len(chunk)) + chunk)
-            except OSError as error:
-                self.error = error
+        for cpu, chunk in sorted(self._chunks.items()):
+            if self.error is None:
+                try:
+                    self._file.write(struct.pack("<3I", head, cpu, len(chunk)) + chunk)
+                except OSError as error:
+                    self.error = error
+        self._chunks.clear()
+
+    def _event(self, cpu: int, event: int, time: int, *words: int) -> None:
+        # What happened elsewhere can be known here late: a CPU's records are in order.
+        time = self._last[cpu] = max(time, self._last.get(cpu, 0))
+        self._put(cpu, record(event, EPOCH + time, *words))
+
+    def _change(self, cpu: int, time: int, who: Who, state: int) -> None:
+        """TRC_SCHED_RUNSTATE_CHANGE: the old and the new state are in the event's number."""
+        old = self._states.get(who, (RUNSTATE_offline, 0))[0]
+        if old != state:
+            self._states[who] = (state, time)
+            event = trace.TRC_SCHED_RUNSTATE_CHANGE | old << 8 | state << 4
+            # Readers sort by time; what a vCPU does on two CPUs at once would be in disorder.
+            where, before = self._told.get(who, (cpu, 0))
+            time = max(time, self._last.get(cpu, 0), before + (where != cpu))
+            self._told[who] = (cpu, time)
+            self._event(cpu, event, time, who[0] << 16 | who[1])
 
     def sched_decision(self, time: int, pcpu: int, domid: int, vcpu: int) -> None:
-        """TRC_SCHED_SWITCH and what it tells of both vCPUs."""
-        before = self._running.get(pcpu, (DOMID_IDLE, pcpu, 0))
+        """What a CPU that turns to another vCPU writes, in Xen's order (schedule())."""
+        before, since = self._running.get(pcpu, ((DOMID_IDLE, pcpu), 0))
+        after = (domid, vcpu)
+        if before == after:
+            return
         waited = 0
-        state = self._states.get((domid, vcpu))
+        state = self._states.get(after)
         if state is not None and state[0] == RUNSTATE_runnable:
-            waited = time - state[1]
-        self._put(
-            pcpu,
-            record(trace.TRC_SCHED_SWITCH_INFPREV, time, before[0], before[1], time - before[2])
-            + record(trace.TRC_SCHED_SWITCH_INFNEXT, time, domid, vcpu, waited, 0)
-            + record(trace.TRC_SCHED_SWITCH, time, before[0], before[1], domid, vcpu),
-        )
-        self._running[pcpu] = (domid, vcpu, time)
-        self._cpu[domid, vcpu] = pcpu
+            waited = max(time - state[1], 0)
+        if before[0] == DOMID_IDLE:
+            # Idle vCPUs are always there.
+            self._states.setdefault(before, (RUNSTATE_running, 0))
+        if domid == DOMID_IDLE:
+            self._states.setdefault(after, (RUNSTATE_runnable, 0))
+        elif state is None or state[0] not in (RUNSTATE_runnable, RUNSTATE_running):
+            self._change(pcpu, time, after, RUNSTATE_runnable)
+        self._event(pcpu, trace.TRC_SCHED_SWITCH_INFPREV, time, *before, time - since)
+        self._event(pcpu, trace.TRC_SCHED_SWITCH_INFNEXT, time, *after, waited, 0)
+        self._change(pcpu, time, before, self._stopping.pop(before, RUNSTATE_runnable))
+        self._change(pcpu, time, after, RUNSTATE_running)
+        self._event(pcpu, trace.TRC_SCHED_SWITCH, time, *before, *after)
+        self._running[pcpu] = (after, time)
+        self._cpu[after] = pcpu
 
     def vcpu_state(self, time: int, domid: int, vcpu: int, state: int) -> None:
-        """TRC_SCHED_RUNSTATE_CHANGE: the old and the new state are in the event's number."""
-        old = self._states.get((domid, vcpu), (3, 0))[0]
-        self._states[domid, vcpu] = (state, time)
-        event = trace.TRC_SCHED_RUNSTATE_CHANGE | old << 8 | state << 4
-        self._put(self._cpu.get((domid, vcpu), 0), record(event, time, domid << 16 | vcpu))
+        """A vCPU can or can't run any more; that it runs is the affair of `sched_decision`."""
+        who = (domid, vcpu)
+        if self._states.get(who, (RUNSTATE_offline, 0))[0] == RUNSTATE_running:
+            # As in Xen it's known when its CPU turns to another.
+            if state == RUNSTATE_running:
+                self._stopping.pop(who, None)
+            else:
+                self._stopping[who] = state
+        elif state != RUNSTATE_running:
+            self._change(self._cpu.get(who, 0), time, who, state)
 
-    def segments(self, segments: Iterable[Segment]) -> None:
-        """All that a simulation has recorded."""
-        ends: dict[int, int] = {}
-        for one in sorted(segments, key=lambda item: (item.cpu, item.start)):
-            if one.cpu in ends and ends[one.cpu] < one.start:
-                self.sched_decision(ends[one.cpu], one.cpu, DOMID_IDLE, one.cpu)
-            self.sched_decision(one.start, one.cpu, one.domid, one.vcpu)
-            ends[one.cpu] = one.end
-        for cpu, end in sorted(ends.items()):
-            self.sched_decision(end, cpu, DOMID_IDLE, cpu)
+    def decided(
+        self, now: int, cpu: int, prev: SchedUnit | None, following: SchedUnit | None
+    ) -> None:
+        """The hook of a `SchedCore`, of a simulation without guests say."""
+        if following is prev:
+            return
+        if prev is not None:
+            state = RUNSTATE_runnable if prev.wanted else RUNSTATE_blocked
+            self.vcpu_state(now, prev.domain.domid, prev.unit_id, state)
+        if following is None:
+            self.sched_decision(now, cpu, DOMID_IDLE, cpu)
+        else:
+            self.sched_decision(now, cpu, following.domain.domid, following.unit_id)
+
+    def woken(self, now: int, unit: SchedUnit) -> None:
+        """A simulated vCPU wakes."""
+        self.vcpu_state(now, unit.domain.domid, unit.unit_id, RUNSTATE_runnable)
 
     def close(self) -> None:
         """Write what is left."""
-        for cpu in sorted(self._chunks):
-            self._flush(cpu)
+        self._flush()
         self._file.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from xenograft.abi.io.xs_wire import XENSTORE_PAYLOAD_MAX
 from xenograft.store import wire
+from xenograft.store.alias import Alias
 from xenograft.store.perms import Who
 from xenograft.store.quota import PRIVILEGED_OUTPUT_MAX
 from xenograft.store.transaction import Transaction
@@ -35,6 +36,8 @@ class Connection:
     ) -> None:
         self.serial = serial
         self.who = who
+        self.alias: Alias | None = None
+        """Under which other numbers the client may know itself."""
         self.notify: Callable[[], None] | None = None
         self.watches: dict[tuple[str, bytes], Watch] = {}
         self.transactions: dict[int, Transaction] = {}
@@ -57,6 +60,10 @@ class Connection:
     def domid(self) -> int:
         """The domain that it speaks for."""
         return self.who.domid
+
+    def understood(self, raw: bytes) -> bytes:
+        """A path of the client's, in the store's numbers."""
+        return raw if self.alias is None else self.alias.inward(raw)
 
     # -- messages to the client ---------------------------------------------------------------
     @property

@@ -65,7 +65,7 @@ class Request:
 
     def parts(self, raw: bytes) -> Parts:
         """A path of the caller's.  Raises EINVAL."""
-        return path.parse(raw, self.connection.domid)
+        return path.parse(self.connection.understood(raw), self.connection.domid)
 
 
 # -- nodes ----------------------------------------------------------------------------------
@@ -129,12 +129,14 @@ def do_set_perms(request: Request) -> bytes:
 def do_watch(request: Request) -> bytes:
     raw, token, *depth = request.strings(2, 3)
     connection, store = request.connection, request.store
-    where, base = path.parse_watch(raw, connection.domid)
+    where, base = path.parse_watch(connection.understood(raw), connection.domid)
     if (where, token) in connection.watches:
         raise XenError(Errno.EEXIST)
     if not connection.who.privileged and len(connection.watches) >= store.quota.watches:
         raise XenError(Errno.E2BIG)
-    watch = Watch(connection, where, token, base, _number(depth[0]) if depth else None)
+    # A client is told of the path that it gave, whatever we call it.
+    shown = raw.decode() if not base and raw != where.encode() else None
+    watch = Watch(connection, where, token, base, _number(depth[0]) if depth else None, shown)
     store.add_watch(watch)
     # Every watch fires once at first, so that a client needn't look before it listens.
     request.after.append(lambda: connection.send_event(watch, where))
@@ -143,6 +145,7 @@ def do_watch(request: Request) -> bytes:
 
 def do_unwatch(request: Request) -> bytes:
     raw, token = request.strings(2, 2)
+    raw = request.connection.understood(raw)
     where, _ = path.parse_watch(raw, request.connection.domid)
     watch = request.connection.watches.get((where, token))
     if watch is None:

@@ -12,9 +12,10 @@ import msgspec
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.store import tree
+from xenograft.store.alias import Alias, renumbered
 from xenograft.store.connection import Connection
 from xenograft.store.operations import OPERATIONS, Request
-from xenograft.store.path import split
+from xenograft.store.path import base_path, split
 from xenograft.store.perms import Perms, Who
 from xenograft.store.quota import Quota
 from xenograft.store.service import Xenstore
@@ -40,6 +41,7 @@ class WatchRecord(msgspec.Struct, frozen=True, array_like=True):
     token: bytes
     base: str
     depth: int | None
+    shown: str | None = None
 
 
 class TransactionRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -66,6 +68,7 @@ class DomainRecord(msgspec.Struct, frozen=True):
     watches: tuple[WatchRecord, ...]
     transactions: tuple[TransactionRecord, ...]
     unread: tuple[tuple[bytes, bool], ...]
+    alias: Alias | None = None
 
 
 class StoreRecord(msgspec.Struct, frozen=True):
@@ -84,7 +87,7 @@ def save(store: Xenstore) -> StoreRecord:
         nodes=tuple(_save_node(parts, node) for parts, node in tree.walk(store.state.root)),
         generation=store.state.generation,
         quota=msgspec.structs.replace(store.quota),
-        domains=tuple(_save_domain(store, domid) for domid in sorted(store.domains)),
+        domains=tuple(save_domain(store, domid) for domid in sorted(store.domains)),
         credit=store.credit.save(),
     )
 
@@ -103,7 +106,7 @@ def restore(store: Xenstore, record: StoreRecord) -> None:
     for domain in record.domains:
         store.introduce(domain.domid, domain.gfn, domain.port)
     for domain in record.domains:
-        _restore_domain(store, domain)
+        restore_domain(store, domain)
     store.credit.restore(record.credit)
 
 
@@ -125,7 +128,8 @@ def _restore_tree(record: StoreRecord) -> State:
     return State(root, owned, record.generation)
 
 
-def _save_domain(store: Xenstore, domid: int) -> DomainRecord:
+def save_domain(store: Xenstore, domid: int) -> DomainRecord:
+    """What there is of one introduced domain's, beside its nodes."""
     domain = store.domains[domid]
     connection = domain.connection
     return DomainRecord(
@@ -136,13 +140,15 @@ def _save_domain(store: Xenstore, domid: int) -> DomainRecord:
         target=connection.who.target,
         next_tx_id=connection.next_tx_id,
         watches=tuple(
-            WatchRecord(w.path, w.token, w.base, w.depth) for w in connection.watches.values()
+            WatchRecord(w.path, w.token, w.base, w.depth, w.shown)
+            for w in connection.watches.values()
         ),
         transactions=tuple(
             _save_transaction(store, connection, tx_id, transaction)
             for tx_id, transaction in connection.transactions.items()
         ),
         unread=connection.pending_output(),
+        alias=connection.alias,
     )
 
 
@@ -154,14 +160,45 @@ def _save_transaction(
     return TransactionRecord(tx_id, requests, lost)
 
 
-def _restore_domain(store: Xenstore, record: DomainRecord) -> None:
+def moved(record: DomainRecord, domid: int) -> DomainRecord:
+    """The record of a domain that goes on under the number `domid`, believing to have its old one.
+
+    It has none of the rights of a target, whose number means somebody else by now, and its open
+    transactions, whose changes aren't in the tree, meet a conflict.  Raises ValueError if a
+    record's paths can't be.
+    """
+    old, home = record.domid, base_path(domid) + "/"
+    alias = Alias(old, ()) if record.alias is None else record.alias
+
+    def watch(one: WatchRecord) -> WatchRecord:
+        path = renumbered(one.path, old, domid)
+        shown = one.path if one.shown is None and path != one.path else one.shown
+        if one.base:
+            return WatchRecord(path, one.token, home, one.depth)
+        return WatchRecord(path, one.token, "", one.depth, shown)
+
+    return msgspec.structs.replace(
+        record,
+        domid=domid,
+        target=None,
+        watches=tuple(watch(one) for one in record.watches),
+        transactions=tuple(msgspec.structs.replace(one, lost=True) for one in record.transactions),
+        alias=alias.next(domid),
+    )
+
+
+def restore_domain(store: Xenstore, record: DomainRecord) -> None:
+    """Give an introduced domain its watches, transactions and messages.  Raises XenError."""
     domain = store.domains[record.domid]
     connection = domain.connection
     domain.shutdown = record.shutdown
+    connection.alias = record.alias
     if record.target is not None:
         connection.who = Who(record.domid, record.target)
     for saved in record.watches:
-        store.add_watch(Watch(connection, saved.path, saved.token, saved.base, saved.depth))
+        store.add_watch(
+            Watch(connection, saved.path, saved.token, saved.base, saved.depth, saved.shown)
+        )
     for transaction in record.transactions:
         _restore_transaction(store, connection, transaction)
     connection.next_tx_id = record.next_tx_id
@@ -173,10 +210,14 @@ def _restore_domain(store: Xenstore, record: DomainRecord) -> None:
 def _restore_transaction(
     store: Xenstore, connection: Connection, record: TransactionRecord
 ) -> None:
+    if not 0 < record.tx_id < 1 << 32 or record.tx_id in connection.transactions:
+        raise XenError(Errno.EINVAL)
     connection.next_tx_id = record.tx_id
     store.start_transaction(connection)
     transaction = connection.transactions[record.tx_id]
     for operation, payload in record.requests:
+        if operation not in OPERATIONS or not OPERATIONS[operation].replayed:
+            raise XenError(Errno.EINVAL)
         request = Request(store, connection, transaction, payload, record.tx_id)
         answer: bytes | Errno
         try:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from xenograft.abi.errno import Errno, XenError
-from xenograft.abi.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_ERROR
+from xenograft.abi.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WRITE
 from xenograft.store import wire
 from xenograft.store.connection import Connection
 from xenograft.store.fairness import Commit, ConflictCredit, History, Timers
 from xenograft.store.operations import OPERATIONS, Operation, Request
-from xenograft.store.path import INTRODUCE_DOMAIN, RELEASE_DOMAIN
-from xenograft.store.perms import Who
+from xenograft.store.path import INTRODUCE_DOMAIN, RELEASE_DOMAIN, Parts, join
+from xenograft.store.perms import Perms, Who
 from xenograft.store.quota import Quota
 from xenograft.store.transaction import Answer, Transaction
 from xenograft.store.watches import Watch, Watches
@@ -324,6 +324,22 @@ class Xenstore:
         if not len(self.watches):
             return _nothing
         return lambda: self.watches.fire(changes, before.root, state.root)
+
+    def graft(self, connection: Connection, nodes: Sequence[tuple[Parts, bytes, Perms]]) -> None:
+        """Write many nodes of a domain that was saved (see `Workspace.graft`)."""
+        self._depth += 1
+        try:
+            workspace = Workspace(self.state, self.quota)
+            workspace.graft(nodes)
+            if self.on_request is not None:
+                # To those who follow what is written, they're writes like any other.
+                for parts, value, _ in nodes:
+                    payload = join(parts).encode() + b"\0" + value
+                    message = wire.Message(XS_WRITE, 0, 0, payload)
+                    self._report(connection, message, wire.pack(XS_WRITE, 0, 0, b"OK\0"))
+            self._commit(connection, workspace.state, workspace.changes)()
+        finally:
+            self._leave()
 
     def _trim_history(self) -> None:
         oldest = next(iter(self._open.values()), None)

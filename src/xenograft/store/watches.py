@@ -27,11 +27,11 @@ _OVERHEAD = 64
 class Watch:
     """One watch of one connection.
 
-    Events lose the prefix `base`; `depth` is how many levels below `path` are heard of (None:
-    all).
+    Events lose the prefix `base`, or have `shown` in place of `path`; `depth` is how many levels
+    below `path` are heard of (None: all).
     """
 
-    __slots__ = ("base", "connection", "depth", "path", "token")
+    __slots__ = ("base", "connection", "depth", "path", "shown", "token")
 
     def __init__(
         self,
@@ -40,12 +40,14 @@ class Watch:
         token: bytes,
         base: str = "",
         depth: int | None = None,
+        shown: str | None = None,
     ) -> None:
         self.connection = connection
         self.path = path
         self.token = token
         self.base = base
         self.depth = depth
+        self.shown = shown
 
     @property
     def size(self) -> int:
@@ -56,6 +58,8 @@ class Watch:
         """The payload of an event about `path`."""
         if self.base and path.startswith(self.base):
             path = path[len(self.base) :]
+        elif self.shown is not None and path.startswith(self.path):
+            path = self.shown + path[len(self.path) :]
         return b"%s\0%s\0" % (path.encode(), self.token)
 
 
@@ -89,8 +93,8 @@ class Watches:
         """Tell of changes that led from one root to another."""
         for change in changes if self._by_path else ():
             self._fire_path(change.parts, old, new)
-            if change.removed is not None:
-                for parts, _ in tree.walk(change.removed, change.parts):
+            if change.whole is not None:
+                for parts, _ in tree.walk(change.whole, change.parts):
                     if len(parts) > len(change.parts):
                         self._fire_exact(parts, old, new)
 

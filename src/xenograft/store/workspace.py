@@ -7,16 +7,18 @@ for a single request, or a transaction's.  It notes each change, for the watches
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.store import tree
-from xenograft.store.children import EMPTY
+from xenograft.store.children import EMPTY, Children
 from xenograft.store.path import SPECIALS, Parts
 from xenograft.store.perms import READ, WRITE, Perms, Who
 from xenograft.store.quota import Quota
 from xenograft.store.tree import Node
+
+_CONTROL = Who(0)
 
 
 class State(NamedTuple):
@@ -31,10 +33,10 @@ class State(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A path whose node was changed, or removed: then `removed` is the top of what has gone."""
+    """A path whose node was changed; `whole`: the top of what has gone, or come, all at once."""
 
     parts: Parts
-    removed: Node | None = None
+    whole: Node | None = None
 
 
 def initial_state() -> State:
@@ -145,6 +147,38 @@ class Workspace:
         new = Node(node.value, perms, node.children, generation)
         self.state = State(tree.put(self.state.root, parts, new), owned, generation)
         self.changes.append(Change(parts))
+
+    def graft(self, nodes: Sequence[tuple[Parts, bytes, Perms]]) -> None:
+        """Have many nodes at once, each behind the one above it, whoever may.
+
+        What was at the places of the topmost ones goes.
+        """
+        generation = self.state.generation + 1
+        listed = {parts for parts, _, _ in nodes}
+        below: dict[Parts, Children] = {}
+        tops: list[tuple[Parts, Node]] = []
+        owned: dict[int, int] = {}
+        for parts, value, perms in reversed(nodes):
+            node = Node(value, perms, below.pop(parts, EMPTY), generation)
+            _count(owned, perms.owner, 1)
+            above = parts[:-1]
+            if above in listed:
+                below[above] = below.get(above, EMPTY).set(parts[-1], node)
+            else:
+                tops.append((parts, node))
+        for parts, node in reversed(tops):
+            there = tree.lookup(self.state.root, parts)
+            if there is not None:
+                self.discard(parts, there)
+            elif tree.lookup(self.state.root, parts[:-1]) is None:
+                self.mkdir(_CONTROL, parts[:-1])
+            root = tree.put(self.state.root, parts, node)
+            self.state = self.state._replace(root=root, generation=generation)
+            self.changes.append(Change(parts, node))
+        total = dict(self.state.owned)
+        for owner, count in owned.items():
+            _count(total, owner, count)
+        self.state = self.state._replace(owned=total)
 
     def forget_domain(self, domid: int) -> None:
         """A domain has ended: its nodes go, with all below them, and its name in permissions."""

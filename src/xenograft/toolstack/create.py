@@ -8,12 +8,13 @@ xc_dom_boot_image()).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from xenograft.abi.arch_x86.xen import FLAT_KERNEL_SS, FLAT_RING1_SS, XEN_LEGACY_MAX_VCPUS
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.grant_table import GNTTAB_RESERVED_CONSOLE
 from xenograft.abi.hvm import params
+from xenograft.abi.hvm.e820 import E820_RAM
 from xenograft.abi.xen import shared_info, vcpu_info
 from xenograft.arch.x86.pv import kernel_state
 from xenograft.arch.x86.pvh import pvh_entry
@@ -40,6 +41,10 @@ MAXMEM_CONSTANT_PAGES = 256
 """Pages that a domain may have beyond its build (LIBXL_MAXMEM_CONSTANT: 1 MiB)."""
 
 
+SPECIAL_PAGES_ROOM = 64
+"""Pages that a guest may have beyond its target, for special pages and ACPI tables."""
+
+
 def create_control_domain(hypervisor: Hypervisor) -> Domain:
     """Domain 0, whose services run in this process."""
     domain = hypervisor.create_domain(
@@ -55,6 +60,37 @@ def create_control_domain(hypervisor: Hypervisor) -> Domain:
     return domain
 
 
+class _Options(NamedTuple):
+    """What is the same for domains of all kinds."""
+
+    name: str
+    uuid: bytes
+    max_event_channels: int
+    pages: int
+    """Of its build."""
+
+
+@contextmanager
+def _new_domain(
+    hypervisor: Hypervisor, kind: GuestKind, vcpus: int, options: _Options
+) -> Iterator[Domain]:
+    """A paused domain without memory, to be filled; it's destroyed if that fails."""
+    name, uuid, channels, pages = options
+    domain = hypervisor.create_domain(
+        kind,
+        name=name,
+        uuid=uuid,
+        max_vcpus=vcpus,
+        max_pages=pages + MAXMEM_CONSTANT_PAGES,
+        max_event_channels=channels,
+    )
+    try:
+        yield domain
+    except BaseException:
+        hypervisor.destroy_domain(domain)
+        raise
+
+
 def create_pvh_domain(
     hypervisor: Hypervisor,
     built: BuiltGuest,
@@ -63,33 +99,24 @@ def create_pvh_domain(
     uuid: bytes = bytes(16),
     cpuid: Iterable[Edit] = (),
     max_event_channels: int = 1023,
-    max_pages: int | None = None,
+    pages: int | None = None,
 ) -> Domain:
     """A paused domain with the guest in its memory and its first vCPU at the entry point.
 
-    Raises UserError if the machine has too little memory left.
+    `pages`: what it may have of the memory that it was built for; if that's less, the rest is
+    populated on demand.  Raises UserError if the machine has too little memory left.
     """
-    pages = built.pages if max_pages is None else max(max_pages, built.pages)
-    domain = hypervisor.create_domain(
-        GuestKind(built.kind),
-        name=name,
-        uuid=uuid,
-        max_vcpus=built.vcpus,
-        max_pages=pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    pages = built.pages if pages is None else min(pages + SPECIAL_PAGES_ROOM, built.pages)
+    options = _Options(name, uuid, max_event_channels, pages)
+    with _new_domain(hypervisor, GuestKind(built.kind), built.vcpus, options) as domain:
         domain.arch.set_cpuid(cpuid)
-        _fill_memory(domain, built)
+        _fill_memory(domain, built, pages)
         domain.hvm_params.update(built.special.hvm_params())
         domain.hvm_params[params.HVM_PARAM_STORE_EVTCHN] = domain.events.alloc_unbound(0)
         domain.hvm_params[params.HVM_PARAM_TIMER_MODE] = params.HVMPTM_no_delay_for_missed_ticks
         vcpu = domain.vcpus[0]
         domain.arch.start(vcpu, pvh_entry(built.entry, built.start_info))
         vcpu.bring_up()
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 
@@ -101,33 +128,25 @@ def create_pv_domain(
     uuid: bytes = bytes(16),
     cpuid: Iterable[Edit] = (),
     max_event_channels: int = 1023,
-    max_pages: int | None = None,
+    pages: int | None = None,
 ) -> Domain:
     """A paused PV domain with the guest in its memory and its first vCPU at the entry point.
 
-    Raises UserError if the machine has too little memory left.
+    `pages` is for other kinds: a PV guest has all the memory that it was built for.  Raises
+    UserError if the machine has too little memory left.
     """
-    pages = plan.pages if max_pages is None else max(max_pages, plan.pages)
-    domain = hypervisor.create_domain(
-        GuestKind.PV,
-        name=name,
-        uuid=uuid,
-        max_vcpus=plan.vcpus,
-        max_pages=pages + MAXMEM_CONSTANT_PAGES,
-        max_event_channels=max_event_channels,
-    )
-    try:
+    options = _Options(name, uuid, max_event_channels, plan.pages)
+    with _new_domain(hypervisor, GuestKind.PV, plan.vcpus, options) as domain:
         platform = domain.arch
         assert isinstance(platform, PvPlatform)
         platform.set_cpuid(cpuid)
         if plan.bits == 32:
             platform.set_width(32)
         mfns = _populate_pv(domain, plan)
+        # All of the memory that it may ever have, in one piece (xc_domain_set_memmap_limit).
+        domain.p2m.e820 = ((0, plan.maxmem, int(E820_RAM)),)
         _fill_pv(domain, plan, mfns)
         _start_pv(domain, platform, plan, mfns)
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 
@@ -206,11 +225,23 @@ def apply_limits(domain: Domain, config: DomainConfig) -> None:
         )
 
 
-def _fill_memory(domain: Domain, built: BuiltGuest) -> None:
-    with _enough_memory(domain, built.pages):
-        for gfn, count in (*built.ram, *built.extra):
-            domain.p2m.populate(gfn, count)
+def _fill_memory(domain: Domain, built: BuiltGuest, pages: int) -> None:
+    p2m = domain.p2m
+    with _enough_memory(domain, pages):
+        for gfn, count in built.extra:
+            p2m.populate(gfn, count)
+        if pages < built.pages:
+            for gfn, count in built.ram:
+                p2m.populate_on_demand(gfn, count)
+            if p2m.pod is not None:
+                p2m.pod.set_target(pages)
+        else:
+            for gfn, count in built.ram:
+                p2m.populate(gfn, count)
     for gpa, data in built.pieces():
+        if p2m.pod is not None:
+            for gfn in range(gpa >> PAGE_SHIFT, (gpa + len(data) - 1 >> PAGE_SHIFT) + 1):
+                p2m.touch(gfn)
         domain.space.write(gpa, data)
     domain.p2m.e820 = tuple((entry.addr, entry.size, int(entry.type)) for entry in built.e820)
 
@@ -241,10 +272,9 @@ def attach_console(control: Domain, domain: Domain) -> ConsoleBackend:
         page = map_grant(control.grants, domain.domid, GNTTAB_RESERVED_CONSOLE)
     except GrantError as error:
         raise ValueError(f"the console page {gfn:#x} isn't populated") from error
-    if domain.kind is GuestKind.PV:
-        # The start info page tells the port, so it was allocated with the domain's memory.
-        port = domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN]
-    else:
+    # A PV guest's start info page tells the port, and a guest that was saved knows it.
+    port = domain.hvm_params.get(params.HVM_PARAM_CONSOLE_EVTCHN, 0)
+    if not port:
         port = domain.events.alloc_unbound(control.domid)
         domain.hvm_params[params.HVM_PARAM_CONSOLE_EVTCHN] = port
     return ConsoleBackend(domain.memory, page.maddr, control.events, domain.domid, port, page.unmap)

@@ -19,6 +19,7 @@ virtual clock, and goes on unused on the real one.
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid as uuids
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from xenograft.abi import sched
 from xenograft.abi.hvm import params
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals_stop
+from xenograft.hypervisor.sched.constants import CREDIT2_RUNQUEUES
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
@@ -49,15 +51,20 @@ from xenograft.toolstack.sched.apply import apply_scheduling
 from xenograft.toolstack.sched.control import SchedControl
 from xenograft.toolstack.screen import Screen
 from xenograft.toolstack.services import Services
+from xenograft.toolstack.state.suspend import ANSWER_SECONDS
 
 if TYPE_CHECKING:
-    from xenograft.backends.console.console import ConsoleBackend
+    from xenograft.backends.console.console import ConsoleBackend, ConsoleState
     from xenograft.engine.protocol import Engine
     from xenograft.hypervisor import domain as hypervisor_domain
     from xenograft.hypervisor.instruments import Instruments
     from xenograft.toolstack.build.guest import BuiltGuest
     from xenograft.toolstack.build.pv import PvPlan
     from xenograft.toolstack.config.domain import DomainConfig
+    from xenograft.toolstack.state.fork import Moment
+
+SaveMode = Literal["auto", "suspend", "snapshot"]
+After = Literal["destroy", "run", "pause"]
 
 __all__ = ["Console", "Domain", "GuestEnded", "Machine", "ShutdownReason"]
 
@@ -188,15 +195,29 @@ class Console:
     def _close(self) -> None:
         self._backend.close()
 
+    def restore(self, state: ConsoleState) -> None:
+        """Go on with what another life's console had said; `expect` looks for what comes now."""
+        self._backend.restore(state)
+        self._seen = self._backend.end
+        self._backend.resume()
+
 
 class Domain:
     """A guest of a `Machine`."""
 
-    def __init__(self, machine: Machine, xen: hypervisor_domain.Domain) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        xen: hypervisor_domain.Domain,
+        config: DomainConfig,
+        console: ConsoleBackend | None = None,
+    ) -> None:
         self.machine = machine
+        self.config = config
+        """What it was built from."""
         self.xen = xen
         """The hypervisor's own record of it."""
-        self.console = Console(self)
+        self.console = Console(self, console)
         self.devices = Devices(machine.services, xen)
         """Its disks, network interfaces and the like."""
         self.screen = Screen(self)
@@ -304,12 +325,71 @@ class Domain:
         """Let its vCPUs run again."""
         self.xen.unpause()
 
+    def suspend(self, timeout: float = ANSWER_SECONDS) -> bool:
+        """Have the guest suspend itself; False if it can't, or doesn't begin within `timeout` s.
+
+        `resume` lets it go on here; `save` saves it as it is.  Runs the machine.
+        """
+        from xenograft.toolstack.state import suspend
+
+        services, xen = self.machine.services, self.xen
+        if not suspend.can_suspend(services, xen):
+            return False
+        suspend.ask(services, xen)
+        self.machine._wait(lambda: self.ended or suspend.answered(services, xen), timeout)
+        if not self.ended and suspend.withdraw(services, xen):
+            return False
+        self.machine._wait(lambda: self.ended, suspend.SUSPEND_SECONDS)
+        return suspend.is_suspended(xen)
+
+    def resume(self) -> None:
+        """Let a guest go on that has suspended itself.  Raises UserError if it hasn't."""
+        from xenograft.toolstack.state import suspend
+
+        if not suspend.is_suspended(self.xen):
+            raise UserError(f"{self.name} isn't suspended")
+        suspend.resume(self.machine.services, self.xen)
+
+    def save(self, path: str | Path, *, mode: SaveMode = "auto", after: After = "destroy") -> None:
+        """Write the guest's whole state to a file, for `Machine.restore`.
+
+        `mode`: the guest's help is asked for ("suspend"), or not ("snapshot"), or as far as it
+        gives it ("auto").  `after`: what becomes of the guest then: "destroy", "run" or "pause".
+        Raises UserError; the guest goes on, and no file is left then.
+        """
+        from xenograft.toolstack.state.save import save_guest
+
+        save_guest(self, Path(path), mode, after)
+
+    def fork(self, name: str | None = None, *, paused: bool = False) -> Domain:
+        """A clone, which runs as soon as the machine does (docs/fork.md).
+
+        It's called `name`, or NAME-1, NAME-2 … after this guest.  Raises UserError.
+        """
+        from xenograft.toolstack.state.fork import fork
+
+        if name is None:
+            taken = {domain.name for domain in self.machine.domains}
+            names = (f"{self.name}-{number}" for number in itertools.count(1))
+            name = next(one for one in names if one not in taken)
+        return fork(self, name, paused)
+
+    def snapshot(self) -> Moment:
+        """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""
+        from xenograft.toolstack.state.fork import Moment
+
+        return Moment(self)
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether it's gone."""
+        return self._destroyed
+
     def destroy(self) -> None:
         """End it at once, and give its memory back. Its console's output stays readable."""
         if self._destroyed:
             return
         self._destroyed = True
-        self.machine.hypervisor.meter.sample(self.xen)
         self.console._drain()
         self.console._close()
         self.devices.close()
@@ -327,7 +407,8 @@ class Machine:
     inputs alone.  `engine`: "unicorn", or an engine object.  `memory`: MiB of the machine.
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
     on the virtual clock).  `cpus`: physical CPUs, or their topology; `sched`: the scheduler of
-    Pool-0; `window_us`: how far one CPU may be ahead of another on the virtual clock.
+    Pool-0; `credit2_runqueue`: which CPUs share a run queue of credit2 ("cpu", "core", "socket",
+    "node", "all"); `window_us`: how far one CPU may be ahead of another on the virtual clock.
     `bridges`: as for `add_bridge`.
 
     >>> with Machine() as machine, machine.create_pvh(kernel="vmlinuz", memory="512M") as guest:
@@ -347,6 +428,7 @@ class Machine:
         epoch_ns: int | None = None,
         cpus: int | Topology = 1,
         sched: str = "credit2",
+        credit2_runqueue: str = "socket",
         window_us: int = WINDOW_NS // 1000,
         host_slice: int = HOST_SLICE,
         bridges: Iterable[str] = (),
@@ -362,6 +444,7 @@ class Machine:
             tsc_khz=tsc_khz,
             topology=_topology(cpus),
             sched_id=_sched_id(sched),
+            credit2_runqueue=_runqueue(credit2_runqueue),
         )
         self.loop = Loop(self.hypervisor, window_ns=window_us * 1000, host_slice=host_slice)
         self.control = create_control_domain(self.hypervisor)
@@ -453,8 +536,7 @@ class Machine:
             edits = parse(config.cpuid) if config.cpuid is not None else ()
         except CpuidSyntaxError as error:
             raise UserError(str(error)) from None
-        if any(domain.name == config.name for domain in self._domains):
-            raise UserError(f"name: there is a domain {config.name!r} already; give another name")
+        self.check_name(config.name)
         identity = uuids.UUID(config.uuid) if config.uuid else uuids.uuid5(_UUIDS, config.name)
         create: Any = create_pv_domain if built.kind == "pv" else create_pvh_domain
         xen = create(
@@ -464,23 +546,58 @@ class Machine:
             uuid=identity.bytes,
             cpuid=edits,
             max_event_channels=config.max_event_channels,
-            max_pages=None if config.maxmem is None else config.maxmem << 8,
+            pages=config.memory << 8,
         )
         apply_limits(xen, config)
-        domain = Domain(self, xen)
-        self._domains.append(domain)
+        domain = Domain(self, xen, config)
+        self.admit(domain)
         try:
-            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus))
-            self.services.introduce(xen, self._facts(xen, config, str(identity)))
+            others = [(one.domid, len(one.xen.vcpus)) for one in self._domains if one is not domain]
+            apply_scheduling(self.scheduling, xen.domid, config, len(xen.vcpus), others)
+            self.introduce(domain)
             domain.devices.attach_all(config)
         except BaseException:
             domain.destroy()
             raise
         if not paused:
             domain.unpause()
-        for other in self._domains:
-            other.devices.server_is_back(config.name)
+        self.announce(config.name)
         return domain
+
+    def restore(
+        self, path: str | Path, *, config: DomainConfig | None = None, paused: bool = False
+    ) -> Domain:
+        """A guest that `Domain.save` has written, from this machine or another one.
+
+        `config`: instead of the one that was saved with it.  Raises UserError, one line; then
+        nothing has changed.
+        """
+        from xenograft.toolstack.state.guest import revive
+        from xenograft.toolstack.state.pages import FileGuest
+
+        with FileGuest(path) as saved:
+            return revive(self, saved, str(path), config=config, paused=paused)
+
+    # -- for who makes domains of this machine's ---------------------------------------------
+    def check_name(self, name: str) -> None:
+        """Raises UserError if a domain has that name."""
+        if any(domain.name == name for domain in self._domains):
+            raise UserError(f"name: there is a domain {name!r} already; give another name")
+
+    def admit(self, domain: Domain) -> None:
+        """A domain was made: it's one of the machine's until it's destroyed."""
+        self._domains.append(domain)
+
+    def introduce(self, domain: Domain) -> None:
+        """Tell the store of a new domain."""
+        xen = domain.xen
+        uuid = str(uuids.UUID(bytes=xen.uuid))
+        self.services.introduce(xen, self._facts(xen, domain.config, uuid))
+
+    def announce(self, name: str) -> None:
+        """A domain of that name is there: others may have waited for it to serve them."""
+        for other in self._domains:
+            other.devices.server_is_back(name)
 
     def _facts(self, xen: hypervisor_domain.Domain, config: DomainConfig, uuid: str) -> DomainFacts:
         values, clock = xen.hvm_params, self.hypervisor.clock
@@ -579,10 +696,17 @@ class Machine:
             domain.destroy()
         self.services.close()
         self.hypervisor.close()
+        self.loop.close()
 
 
 _UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")
 """Name space of the UUIDs of domains that were given none: the same name, the same UUID."""
+
+
+def _runqueue(name: str) -> str:
+    if name not in CREDIT2_RUNQUEUES:
+        raise UserError(f"credit2_runqueue: {unknown('way', name, CREDIT2_RUNQUEUES)}")
+    return name
 
 
 def _topology(cpus: int | Topology) -> Topology:

@@ -50,13 +50,15 @@ class Guest:
         run: str = "",
         kernel: str = "debian-cloud",
         ramdisk: str | None = "driver-initrd",
+        name: str = "guest",
+        type: str = "pvh",
     ) -> None:
         self.machine = machine
         run = f' xg.run="{run}"' if run else ""
         config = from_options(
             None,
-            name="guest",
-            type="pvh",
+            name=name,
+            type=type,
             kernel=str(image(kernel)),
             ramdisk=None if ramdisk is None else str(image(ramdisk)),
             cmdline=f"console=hvc0 quiet{run}",

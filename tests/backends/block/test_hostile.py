@@ -54,7 +54,7 @@ class Stage:
         self.hole = front.grant(5000)
         self.refs = [ref for _, ref in (*front.pages[:4], *self.readonly, for_another)]
         self.refs += [self.hole, 3, 0, 4000, 1 << 31]
-        self.neighbour = scene.guest(8)
+        self.neighbour = scene.domain(8)
         granted = {gfn for gfn, _ in front.pages}
         self.private = [gfn for gfn in range(600, 620) if gfn not in granted]
         self.private += [for_another[0]]

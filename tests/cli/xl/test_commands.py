@@ -285,6 +285,32 @@ class TestDevices:
         assert xg("network-detach", "web", "00:16:3e:00:00:02") == (0, "", "")
         assert len(xg("network-list", "web")[1].splitlines()) == 2
 
+    def test_bridges(self, xg: Xg, cfg: Path) -> None:
+        assert xg("create", str(cfg), "vif=['bridge=lan']")[2].endswith("there is user, xenbr0\n")
+        assert xg("bridge", "add", "lan,mtu=9000") == (0, "", "")
+        assert xg("create", "-q", str(cfg), "vif=['bridge=lan']") == (0, "", "")
+        rows = {row["name"]: row for row in json.loads(xg("bridge", "list", "--json")[1])}
+        assert sorted(rows) == ["lan", "user", "xenbr0"]
+        (name,) = rows["lan"].pop("interfaces")
+        assert name.startswith("vif")
+        assert rows["lan"] == {"name": "lan", "mtu": 9000, "uplink": "none", "restricted": False}
+        assert f"lan              9000 none            {name}\n" in xg("bridge", "list")[1]
+        assert xg("bridge", "remove", "lan") == (1, "", f"bridge lan is in use by {name}\n")
+        assert xg("destroy", "web") == (0, "", "")
+        assert xg("bridge", "remove", "lan") == (0, "", "")
+        assert "lan " not in xg("bridge", "list")[1]
+        for words, says in (
+            (("add", "xenbr0"), "bridge xenbr0 already"),
+            (("add", "lan,mtu=9"), "an MTU of 9"),
+            (("add", "a/b"), "can't be a bridge's name"),
+            (("remove", "lan"), "no bridge 'lan'"),
+            (("remove", "user"), "bridge user is always there"),
+        ):
+            status, _, errors = xg("bridge", *words)
+            assert status == 1
+            assert says in errors
+            assert errors.count("\n") == 1
+
     def test_lists_of_several_domains(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg))
         status, output, errors = xg("block-list", "nosuch", "web")
@@ -293,16 +319,66 @@ class TestDevices:
         assert output == ""
         assert xg("channel-list", "web") == (
             0,
-            "Idx BE  handle state evt-ch ring-ref connection  \n",
+            "Idx BE state evt-ch ring-ref connection                               \n",
             "",
         )
 
-    def test_cds_are_for_hvm(self, xg: Xg, cfg: Path) -> None:
+    def test_channels_are_listed(self, xg: Xg, cfg: Path) -> None:
+        xg("create", str(cfg), "channel=['name=log,connection=pty']")
+        (row,) = xg("channel-list", "web")[1].splitlines()[1:]
+        assert row.split() == ["1", "0", "1", "-1", "-1", "pty"]
+
+    def test_keyboards(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg))
-        for words in (("cd-eject", "web", "hdc"), ("cd-insert", "web", "hdc", "/x.iso")):
+        assert xg("vkb-attach", "web", "unique-id=desk", "width=640") == (0, "", "")
+        assert xg("vkb-attach", "web") == (0, "", "")
+        rows = xg("vkb-list", "web")[1].splitlines()[1:]
+        path = "/local/domain/0/backend/vkbd/1/0"
+        assert rows[0].split() == ["0", "0", "0", "1", "-1", "-1", "desk", "qemu", path]
+        assert rows[1].split()[:3] == ["1", "0", "1"]
+        assert xg("vkb-detach", "web", "0") == (0, "", "")
+        assert len(xg("vkb-list", "web")[1].splitlines()) == 2
+        for words in (
+            ("vkb-detach", "web", "0"),
+            ("vkb-attach", "web", "width=0"),
+            ("vkb-attach", "web", "colour=red"),
+            ("vkb-attach", "nosuch"),
+        ):
             status, _, errors = xg(*words)
-            assert status == 1
-            assert errors == "Domain 1:cdrom-insert requires an HVM domain\n"
+            assert (status, errors.count("\n")) == (1, 1)
+
+    def test_cds(self, xg: Xg, cfg: Path, disk: Path, tmp_path: Path) -> None:
+        medium = tmp_path / "a,b.iso"
+        medium.write_bytes(bytes(1 << 15))
+        xg("create", str(cfg), f"disk=['{disk},raw,xvda,rw', ',,xvdb,cdrom']")
+
+        def params() -> str:
+            rows = json.loads(xg("block-list", "--json", "web")[1])
+            return str(rows[1]["nodes"]["params"])
+
+        assert params() == ""
+        assert xg("cd-insert", "web", "xvdb", str(medium)) == (0, "", "")
+        assert params() == str(medium)
+        assert "a,b.iso" in xg("list", "-l", "web")[1]
+        for words, message in (
+            (("cd-insert", "web", "xvdb", "/nosuch.iso"), "/nosuch.iso"),
+            (("cd-insert", "web", "xvda", str(medium)), "xvda is no CD drive"),
+            (("cd-eject", "web", "xvdc"), "Device xvdc not connected."),
+            (("cd-eject", "web", "xvdb,target=/x"), "not connected"),
+        ):
+            status, _, errors = xg(*words)
+            assert (status, errors.count("\n")) == (1, 1)
+            assert message in errors
+        assert params() == str(medium)
+        assert xg("cd-eject", "web", "xvdb") == (0, "", "")
+        assert params() == ""
+
+    def test_a_screenshot_needs_a_screen(self, xg: Xg, cfg: Path, tmp_path: Path) -> None:
+        xg("create", str(cfg))
+        status, _, errors = xg("screenshot", "web", str(tmp_path / "shot.png"))
+        assert (status, errors.count("\n")) == (1, 1)
+        assert "web has no vfb=" in errors
+        assert not (tmp_path / "shot.png").exists()
 
 
 class TestMachine:

@@ -19,7 +19,15 @@ from xenograft.cli.xl.top import top_lines
 from xenograft.toolstack.config.libxl_json import domain_json, dump
 from xenograft.toolstack.config.xlcfg import parse_config
 from xenograft.toolstack.errors import Failure
-from xenograft.toolstack.service.messages import DeviceRow, DomainInfo, HostInfo, Usage, VcpuInfo
+from xenograft.toolstack.service.messages import (
+    CpuRow,
+    DeviceRow,
+    DomainInfo,
+    HostInfo,
+    NodeRow,
+    Usage,
+    VcpuInfo,
+)
 
 IDLE = DomainInfo(
     domid=1,
@@ -333,6 +341,8 @@ def test_info() -> None:
         cc_compile_date="",
         build_id="15",
         now_ns=0,
+        cpus=[CpuRow(0, 0, 0), CpuRow(1, 0, 0)],
+        nodes=[NodeRow(2047, 1254, [10])],
     )
     rows = dict(info_rows(info, numa=False))
     assert list(rows) == _INFO_NAMES.split()

@@ -45,6 +45,7 @@ def test_types_have_xens_numbers() -> None:
         "ram_ro": 3,
         "mmio_dm": 4,
         "mmio_direct": 5,
+        "populate_on_demand": 6,
         "grant_map_rw": 7,
         "grant_map_ro": 8,
         "map_foreign": 14,

@@ -139,6 +139,27 @@ def test_msrs(emulator: Emulator) -> None:
     assert not write(m.MSR_XEN_HYPERCALL_PAGE, 0x1FFF000)
 
 
+def test_machine_checks_and_counters_that_are_not_there(emulator: Emulator) -> None:
+    """Linux panics if one of the first kind can't be read."""
+    msrs = emulator.guest.platform.msrs[0]
+    vendor = emulator.guest.platform.policy.vendor
+    assert vendor == "GenuineIntel"
+    assert msrs.read(m.MSR_IA32_MCG_CAP) == 1 << 24 | 1 << 11 | 1 << 10 | 2
+    assert msrs.read(m.MSR_IA32_MCG_STATUS) == msrs.read(m.MSR_IA32_MCG_CTL) == 0
+    assert msrs.write(m.MSR_IA32_MCG_STATUS, 4)
+    assert msrs.read(m.MSR_IA32_MCG_STATUS) == 4
+    assert msrs.read(m.MSR_IA32_MC0_CTL) == (1 << 64) - 1
+    assert msrs.read(m.MSR_IA32_MC0_CTL + 1) == 0
+    assert not msrs.write(m.MSR_IA32_MC0_CTL + 1, 1)
+    assert msrs.read(m.MSR_IA32_MCG_EXT_CTL) is None
+    for counter in (0xC1, 0x186, 0x309, 0x38F):
+        assert msrs.read(counter) == 0
+        assert msrs.write(counter, 7)
+        assert msrs.read(counter) == 0
+    assert msrs.read(0xC0010000) is None
+    assert not msrs.write(0xC0010000, 0)
+
+
 def test_xsetbv(emulator: Emulator) -> None:
     cpu = emulator.cpu
     for rcx, rax, answer in ((0, 3, "complete"), (1, 3, "fault"), (0, 2, "fault"), (0, 7, "fault")):

@@ -14,7 +14,7 @@ from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.xlcfg import parse_config
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.apply import apply_scheduling
+from xenograft.toolstack.sched.apply import apply_scheduling, scheduling_of
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +92,76 @@ def test_the_keys_of_a_file() -> None:
 def test_values_out_of_range(line: str) -> None:
     with pytest.raises(UserError, match="out of range"):
         parse_config(f'name="x"\ntype="pvh"\nkernel="k"\n{line}\n')
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"cpu_weight": 512, "cap": 150},
+        {"cpus": "0-1", "cpus_soft": "1"},
+        {"cpus": ("1", "2"), "cpu_weight": 256, "cap": 0},
+        {"pool": "rt", "period": 20_000, "slice": 5_000, "extratime": False},
+    ],
+)
+def test_what_a_domain_has_is_what_its_configuration_says(keys: dict[str, Any]) -> None:
+    machine = applied(**keys)
+    config = DomainConfig(vcpus=2, **keys)
+    found = scheduling_of(machine.control, 1, DomainConfig(vcpus=2, pool=keys.get("pool")))
+    for key in ("pool", "cpus", "period", "slice", "extratime"):
+        assert getattr(found, key) == getattr(config, key)
+    if "cpu_weight" in keys:
+        assert (found.cpu_weight, found.cap) == (config.cpu_weight, config.cap)
+    if "cpus_soft" in keys:
+        assert found.cpus_soft == config.cpus_soft
+
+
+def test_another_pool_takes_other_parameters() -> None:
+    """What the new scheduler doesn't know isn't kept: the domain could not be built again."""
+    machine = applied(cpu_weight=512, cpus="0-1")
+    config = DomainConfig(vcpus=2, cpu_weight=512, cpus="0-1")
+    machine.control.move_domain(1, "rt")
+    found = scheduling_of(machine.control, 1, config)
+    assert (found.pool, found.cpu_weight, found.cpus, found.cpus_soft) == ("rt", None, None, None)
+    assert (found.period, found.slice, found.extratime) == (10_000, 4_000, True)
+    machine.control.move_domain(1, "Pool-0")
+    assert scheduling_of(machine.control, 1, found).pool == "Pool-0"
+
+
+class TestPlacement:
+    """libxl's placement on NUMA nodes: two nodes, CPUs 0-1 and 2-3."""
+
+    @staticmethod
+    def placed(
+        machine: Machine, vcpus: int, others: list[tuple[int, int]] | None = None, **keys: Any
+    ) -> list[int]:
+        config = DomainConfig(vcpus=vcpus, **keys)
+        apply_scheduling(machine.control, 1, config, vcpus, others or [])
+        return [machine.control.vcpu_info(1, vcpu).soft for vcpu in range(vcpus)]
+
+    def test_the_first_node_comes_first(self) -> None:
+        machine = Machine(2)
+        assert self.placed(machine, 2) == [0b0011, 0b0011]
+        assert machine.control.node_affinity(1) == (0,)
+        assert machine.control.vcpu_info(1, 0).hard == 0b1111
+
+    def test_then_the_one_with_the_fewest_vcpus(self) -> None:
+        machine = Machine(2)
+        other = machine.add_domain(1).domid
+        machine.control.set_affinity(other, 0, soft=0b0001)
+        assert self.placed(machine, 2, [(other, 1)]) == [0b1100, 0b1100]
+        machine.control.set_affinity(other, 0, soft=0b1000)
+        assert self.placed(machine, 2, [(other, 1)]) == [0b0011, 0b0011]
+
+    def test_who_needs_all_nodes_is_not_placed(self) -> None:
+        machine = Machine(3)
+        assert self.placed(machine, 3) == [0b1111] * 3
+        assert machine.control.node_affinity(1) == (0, 1)
+
+    def test_a_pin_is_placement_enough(self) -> None:
+        assert self.placed(Machine(1), 1, cpus="3") == [0b1111]
+
+    def test_only_the_pool_counts(self) -> None:
+        machine = Machine(1)
+        machine.control.remove_cpu("Pool-0", 3)
+        machine.control.create_pool("rt", "rtds", [3])
+        assert self.placed(machine, 1, pool="rt") == [0b1111]

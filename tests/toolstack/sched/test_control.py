@@ -16,7 +16,8 @@ from xenograft.hypervisor.sched.arinc653 import MinorFrame, Schedule
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
 from xenograft.hypervisor.sched.topology import Place, Topology
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.control import SchedControl, parse_cpu_list
+from xenograft.toolstack.sched.control import SchedControl
+from xenograft.toolstack.sched.cpulist import parse_cpu_list, parse_topology
 
 MS = 1_000_000
 
@@ -223,6 +224,51 @@ class TestAffinity:
             parse_cpu_list(text, 0xF, {})
 
 
+class TestMachine:
+    def test_the_machine_as_a_whole(self) -> None:
+        machine = Machine()
+        info = machine.control.physinfo()
+        assert (info.nr_cpus, info.max_cpu_id, info.nr_nodes) == (4, 3, 2)
+        assert (info.cores_per_socket, info.threads_per_core) == (2, 1)
+        assert info.total_pages == machine.xen.memory.frames
+        assert info.free_pages == machine.xen.memory.free_frames() < info.total_pages
+        assert info.hw_cap[0] & 1  # an FPU
+
+    def test_nodes_have_memory_and_distances(self) -> None:
+        machine = Machine()
+        nodes = machine.control.numa()
+        assert [node.distances for node in nodes] == [(10, 20), (20, 10)]
+        assert sum(node.memory for node in nodes) == machine.xen.memory.frames << 12
+
+    def test_a_domains_nodes_follow_its_vcpus_unless_they_are_named(self) -> None:
+        control = Machine().control
+        assert control.node_affinity(1) == (0, 1)
+        control.set_affinity(1, 0, hard=0b1000)
+        assert control.node_affinity(1) == (1,)
+        control.set_node_affinity(1, [0])
+        assert control.node_affinity(1) == (0,)
+        control.set_node_affinity(1, None)
+        assert control.node_affinity(1) == (1,)
+        with pytest.raises(XenError, match="EINVAL"):
+            control.set_node_affinity(1, [5])
+        with pytest.raises(XenError, match="ESRCH"):
+            control.set_node_affinity(9, [0])
+
+    @pytest.mark.parametrize(
+        ("text", "cpus", "nodes"),
+        [("4", 4, 1), ("nodes=2,cores=3", 6, 2), ("sockets=2, threads=2", 4, 1)],
+    )
+    def test_topologies(self, text: str, cpus: int, nodes: int) -> None:
+        found = parse_topology(text, "--cpus")
+        assert (found.cpus, found.nodes) == (cpus, nodes)
+
+    @pytest.mark.parametrize("text", ["", "0", "-1", "x", "1025", "cores=2,cores=2", "dies=2"])
+    def test_bad_topologies(self, text: str) -> None:
+        with pytest.raises(UserError, match="--cpus") as caught:
+            parse_topology(text, "--cpus")
+        assert "\n" not in str(caught.value)
+
+
 class TestHypercalls:
     """The same operations from a guest's own code: pointers, versions and permission."""
 
@@ -241,6 +287,12 @@ class TestHypercalls:
         bench = Bench([], privileged=True)
         assert bench.do("sysctl", self.op(sysctl.XEN_SYSCTL_sched_id)) == 0
         assert bench.got(sysctl.xen_sysctl).u.sched_id.sched_id == domctl.XEN_SCHEDULER_CREDIT2
+
+    def test_the_machine_by_a_control_domains_own_code(self) -> None:
+        bench = Bench([], privileged=True)
+        assert bench.do("sysctl", self.op(sysctl.XEN_SYSCTL_physinfo)) == 0
+        assert bench.got(sysctl.xen_sysctl).u.physinfo.nr_cpus == 1
+        assert errno(Bench([]).do("sysctl", self.op(sysctl.XEN_SYSCTL_physinfo))) is Errno.EPERM
 
     def test_bad_bitmaps(self) -> None:
         bench = Bench([], privileged=True)

@@ -10,20 +10,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toolstack.sched.support import MS, SECOND, Checked, shares
+from xenograft.hypervisor.sched.credit2 import Credit2
+from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.toolstack.sched.loads import Blocking, Busy
+from xenograft.toolstack.sched.simulator import Simulator
 
 FAIR = ("credit", "credit2")
 
 
-@pytest.mark.parametrize("scheduler", FAIR)
-@pytest.mark.parametrize("weights", [(256, 256), (256, 512), (100, 300, 600), (1, 9), (512, 64)])
-def test_weights_share_a_cpu_within_2_percent(scheduler: str, weights: tuple[int, ...]) -> None:
-    got = shares(scheduler, [[Busy()] for _ in weights], [Params(weight=w) for w in weights])
+WEIGHTS = [(256, 256), (256, 512), (100, 300, 600), (1, 9), (512, 64)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weights_of_credit2_share_a_cpu_within_2_percent(weights: tuple[int, ...]) -> None:
+    got = shares("credit2", [[Busy()] for _ in weights], [Params(weight=w) for w in weights])
     for share, weight in zip(got, weights, strict=True):
-        # credit counts in ticks of 10 ms.
-        within = 0.02 if scheduler == "credit2" else 0.1
-        assert share == pytest.approx(weight / sum(weights), rel=within)
+        assert share == pytest.approx(weight / sum(weights), rel=0.02)
+
+
+def after_five_seconds(scheduler: str, weights: tuple[int, ...]) -> list[float]:
+    """Shares in the hundred seconds that follow the first five."""
+    sim = Checked(scheduler)
+    domains = [sim.add_domain(f"d{i}", [Busy()], Params(weight=w)) for i, w in enumerate(weights)]
+    sim.run(5 * SECOND)
+    before = [sim.cpu_time(domain) for domain in domains]
+    sim.run(105 * SECOND)
+    pairs = zip(domains, before, strict=True)
+    return [(sim.cpu_time(domain) - had) / (100 * SECOND) for domain, had in pairs]
+
+
+@pytest.mark.parametrize("weights", [*WEIGHTS, (256,) * 8])
+def test_weights_of_credit_share_a_cpu_over_many_slices(weights: tuple[int, ...]) -> None:
+    """Within 2 %, or one and a half of the 300 whole credits that a slice of 30 ms gives out."""
+    for share, weight in zip(after_five_seconds("credit", weights), weights, strict=True):
+        assert share == pytest.approx(weight / sum(weights), rel=0.02, abs=1.5 / 300)
+
+
+def test_credit_forgets_debts_beyond_a_slice_as_xen_does() -> None:
+    """With many weights who is light owes more than that after a slice, and so gets too much.
+
+    csched_acct() cuts what a vCPU owes at credits_per_tslice; credit2 has no such limit.
+    """
+    weights = (64, 128, 256, 512, 1024)
+    light = weights[0] / sum(weights)
+    assert after_five_seconds("credit", weights)[0] > 1.5 * light
+    assert after_five_seconds("credit2", weights)[0] == pytest.approx(light, rel=0.02)
 
 
 @settings(max_examples=15, deadline=None)
@@ -188,3 +221,26 @@ def test_runs_repeat(scheduler: str) -> None:
         return sim.history
 
     assert once() == once()
+
+
+@pytest.mark.parametrize(
+    ("by", "queues"), [("cpu", 16), ("core", 8), ("socket", 4), ("node", 2), ("all", 1)]
+)
+def test_who_shares_a_run_queue_of_credit2(by: str, queues: int) -> None:
+    """As the boot option credit2_runqueue says; all are fair."""
+    topology = Topology.of(nodes=2, sockets=2, cores=2, threads=2)
+    sim = Simulator(topology, BY_NAME["credit2"].sched_id, by)
+    scheduler = sim.pools.get(0).scheduler
+    assert isinstance(scheduler, Credit2)
+    assert len(scheduler.runqueues) == queues
+    domains = [sim.add_domain(f"d{i}", [Busy()]) for i in range(32)]
+    sim.run(5 * SECOND)
+    assert sum(sim.cpu_time(domain) for domain in domains) > 0.99 * 16 * sim.time
+    assert all(0.45 < sim.cpu_time(domain) / sim.time < 0.55 for domain in domains)
+
+
+def test_a_run_queue_of_credit2_has_at_most_16_cpus() -> None:
+    sim = Simulator(Topology.of(cores=40), BY_NAME["credit2"].sched_id)
+    scheduler = sim.pools.get(0).scheduler
+    assert isinstance(scheduler, Credit2)
+    assert [rqd.cpus.bit_count() for rqd in scheduler.runqueues] == [16, 16, 8]

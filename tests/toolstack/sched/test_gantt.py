@@ -37,7 +37,7 @@ def test_svg_is_wellformed_and_complete() -> None:
     bars = [r for r in root.iter(f"{SVG}rect") if r.find(f"{SVG}title") is not None]
     assert len(bars) == 3
     assert len(list(root.iter(f"{SVG}path"))) == 1
-    inner = 1200 - 170 - 24
+    inner = 1200 - 170 - 12 - 32
     assert float(bars[0].get("width", 0)) == inner / 2
     assert "a<b" in [text.text for text in root.iter(f"{SVG}text")]
 

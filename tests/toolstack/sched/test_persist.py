@@ -44,6 +44,8 @@ def populate(sim: Checked, restored: list[DomainSchedState] | None = None) -> No
             restore_domain(sim.core, domain, restored[pool])
         elif pool == 0:
             sim.core.set_affinity(domain.units[1], 0, 0b10, 0b01)
+        elif pool == 1:
+            domain.nodes = 0b10
         elif pool == 2:
             reserve = Params(period_us=5_000, budget_us=1_000, extratime=False)
             domain.scheduler.set_unit_params(domain.units[0], reserve, 0)

@@ -42,7 +42,7 @@ def test_a_hog_in_one_pool_does_not_delay_the_other() -> None:
 def test_domains_move_between_pools_while_they_run(scheduler: str) -> None:
     sim = Checked("credit2", cpus=3)
     domain = sim.add_domain("d", [Busy(), Blocking(MS, 2 * MS)])
-    pool = split(sim, scheduler, [2, 1])
+    pool = split(sim, scheduler, [2] if scheduler == "arinc653" else [2, 1])
     sim.run(SECOND)
     sim.pools.move_domain(domain, pool)
     sim.run(2 * SECOND)
@@ -53,6 +53,20 @@ def test_domains_move_between_pools_while_they_run(scheduler: str) -> None:
     sim.run(3 * SECOND)
     assert sim.cpu_time(domain) - before > 0.99 * SECOND
     assert sim.exact()
+
+
+def test_a_pool_of_arinc653_has_one_cpu() -> None:
+    sim = Checked("credit2", cpus=3)
+    pool = split(sim, "arinc653", [2])
+    sim.pools.remove_cpu(0, 1)
+    with pytest.raises(XenError, match="EOPNOTSUPP"):
+        sim.pools.add_cpu(pool, 1)
+    with pytest.raises(XenError, match="EOPNOTSUPP"):
+        sim.pools.add_cpu(pool, None)
+    assert sim.pools.free == 0b010
+    sim.pools.remove_cpu(pool, 2)
+    sim.pools.add_cpu(pool, 1)
+    assert sim.pools.get(pool).cpus == 0b010
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

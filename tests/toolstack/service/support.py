@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.hypervisor.support import Guest
+from tests.hypervisor.support import ARG, Guest
 from tests.toolstack.test_machine import BUDGET, hear, say, shut_down
 from xenograft.abi import sched
-from xenograft.engine.fake import FakeCpu, FakeEngine, Script
+from xenograft.engine.fake import FakeCpu, FakeEngine, Script, mmio_write
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.machine import Machine
 from xenograft.toolstack.service.client import Client, find
@@ -33,6 +33,8 @@ END_WORDS = {
 
 def obedient(cpu: FakeCpu) -> Guest:
     """A guest that says hello, repeats what is typed, and ends as a typed word says."""
+    # The page of its arguments may come only when it's touched.
+    yield mmio_write(ARG, 0)
     yield say(cpu, "hello\n")
     while True:
         typed = hear(cpu)

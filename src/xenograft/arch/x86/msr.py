@@ -4,7 +4,7 @@
 The engine itself keeps the hot ones (`ENGINE_MSRS`, for `Cpu.pass_msrs`).  All others exit and
 are answered here, as Xen 4.17 does with Viridian off and the vPMU off: guest_rdmsr() and
 guest_wrmsr() in xen/arch/x86/msr.c, hvm_msr_read_intercept() and its kin in hvm/hvm.c,
-vmx/vmx.c and svm/svm.c, cpu/mcheck/vmce.c.  An MSR that isn't named here raises #GP.
+vmx/vmx.c and svm/svm.c.  An MSR that isn't named here raises #GP.
 
 A read gives an int, or None for #GP(0); a write gives True, or False for #GP(0).  Deviation
 from Xen: CPUID faulting isn't offered (MSR_INTEL_PLATFORM_INFO reads 0).
@@ -23,6 +23,7 @@ from xenograft.arch.x86.mtrr import FIXED, MSR_IA32_MTRR_PHYSBASE0, MTRR_VCNT, M
 from xenograft.arch.x86.platform.apicdef import MSR_X2APIC_FIRST, MSR_X2APIC_LAST
 from xenograft.arch.x86.platform.lapic import LocalApic
 from xenograft.arch.x86.pvh import efer_error
+from xenograft.arch.x86.vmce import GUEST_MC_BANK_NUM, MachineCheck
 
 ENGINE_MSRS: Final = (
     m.MSR_IA32_SYSENTER_CS,
@@ -50,12 +51,6 @@ FEATURE_CONTROL_LOCK: Final = 1 << 0
 DE_CFG_LFENCE_SERIALISE: Final = 1 << 1
 UCODE_REVISION: Final = 1 << 32
 
-GUEST_MC_BANK_NUM: Final = 2
-MCG_CAP: Final[dict[str, int]] = {
-    # software error recovery, threshold-based error status, CMCI
-    "GenuineIntel": 1 << 24 | 1 << 11 | 1 << 10 | GUEST_MC_BANK_NUM,
-    "AuthenticAMD": GUEST_MC_BANK_NUM,
-}
 _PAT_TYPES: Final = frozenset((0, 1, 4, 5, 6, 7))
 
 # Reads give 0 and writes are dropped: performance counters without a vPMU, branch records.
@@ -154,8 +149,7 @@ class VcpuMsrs:
         "_effects",
         "_lapic",
         "debugctl",
-        "mcg_status",
-        "mci_ctl2",
+        "mce",
         "mtrr",
         "policy",
         "spec_ctrl",
@@ -171,8 +165,7 @@ class VcpuMsrs:
         self.tsc_adjust = 0
         self.spec_ctrl = 0
         self.debugctl = 0
-        self.mcg_status = 0
-        self.mci_ctl2 = [0] * GUEST_MC_BANK_NUM
+        self.mce = MachineCheck()
         self.mtrr = Mtrr(pvh)
 
     def engine_msrs(self) -> list[int]:
@@ -184,8 +177,8 @@ class VcpuMsrs:
             tsc_adjust=self.tsc_adjust,
             spec_ctrl=self.spec_ctrl,
             debugctl=self.debugctl,
-            mcg_status=self.mcg_status,
-            mci_ctl2=tuple(self.mci_ctl2),
+            mcg_status=self.mce.mcg_status,
+            mci_ctl2=tuple(self.mce.mci_ctl2),
             mtrr_def_type=self.mtrr.def_type,
             mtrr_fixed=tuple(self.mtrr.fixed),
             mtrr_variable=tuple(self.mtrr.variable),
@@ -199,8 +192,8 @@ class VcpuMsrs:
         self.tsc_adjust = record.tsc_adjust
         self.spec_ctrl = record.spec_ctrl
         self.debugctl = record.debugctl
-        self.mcg_status = record.mcg_status
-        self.mci_ctl2 = list(record.mci_ctl2)
+        self.mce.mcg_status = record.mcg_status
+        self.mce.mci_ctl2 = list(record.mci_ctl2)
         self.mtrr.def_type = record.mtrr_def_type
         self.mtrr.fixed = list(record.mtrr_fixed)
         self.mtrr.variable = list(record.mtrr_variable)
@@ -247,7 +240,7 @@ class VcpuMsrs:
                 return 0
             case m.MSR_IA32_UCODE_REV:
                 return UCODE_REVISION
-        if (value := self._read_mce(msr)) is not None:
+        if (value := self.mce.read(msr, self.policy.vendor)) is not None:
             return value
         return self._read_amd(msr) if self._is_amd() else self._read_intel(msr)
 
@@ -274,21 +267,6 @@ class VcpuMsrs:
         if msr == m.MSR_IA32_DEBUGCTLMSR:
             return self.debugctl
         return 0 if msr in _AMD_VOID else None
-
-    def _read_mce(self, msr: int) -> int | None:
-        """The machine check MSRs; banks beyond the last read 0, as in Xen."""
-        if msr == m.MSR_IA32_MCG_CAP:
-            return MCG_CAP.get(self.policy.vendor, GUEST_MC_BANK_NUM)
-        if msr == m.MSR_IA32_MCG_STATUS:
-            return self.mcg_status
-        if msr in (m.MSR_IA32_MCG_CTL, m.MSR_P5_MC_ADDR, m.MSR_P5_MC_TYPE):
-            return 0
-        if 0 <= (bank := msr - m.MSR_IA32_MC0_CTL2) < 32:
-            return self.mci_ctl2[bank] if bank < GUEST_MC_BANK_NUM else 0
-        if 0 <= (offset := msr - m.MSR_IA32_MC0_CTL) < 4 * 32:
-            is_ctl = offset & 3 == 0 and offset // 4 < GUEST_MC_BANK_NUM
-            return 0xFFFFFFFFFFFFFFFF if is_ctl else 0
-        return None
 
     # -- WRMSR --------------------------------------------------------------------------------
 
@@ -332,7 +310,7 @@ class VcpuMsrs:
                 return True
         if msr in (m.MSR_SPEC_CTRL, m.MSR_PRED_CMD, m.MSR_FLUSH_CMD):
             return self._write_speculation(msr, value)
-        if (done := self._write_mce(msr, value)) is not None:
+        if (done := self.mce.write(msr, value)) is not None:
             return done
         return self._write_amd(msr, value) if self._is_amd() else self._write_intel(msr, value)
 
@@ -390,24 +368,6 @@ class VcpuMsrs:
             self.debugctl = value
             return True
         return msr in _AMD_VOID or msr == m.MSR_AMD64_DE_CFG
-
-    def _write_mce(self, msr: int, value: int) -> bool | None:
-        """Machine check MSRs; None: it isn't one."""
-        if msr == m.MSR_IA32_MCG_STATUS:
-            self.mcg_status = value
-            return True
-        if msr in (m.MSR_IA32_MCG_CTL, m.MSR_IA32_MCG_CAP):
-            return True
-        if msr == m.MSR_IA32_MCG_EXT_CTL:
-            return False
-        if 0 <= (bank := msr - m.MSR_IA32_MC0_CTL2) < 32:
-            if bank < GUEST_MC_BANK_NUM:
-                self.mci_ctl2[bank] = value
-            return True
-        if 0 <= (offset := msr - m.MSR_IA32_MC0_CTL) < 4 * 32:
-            # Status, address and misc of a bank that exists can only be cleared.
-            return offset & 3 == 0 or offset // 4 >= GUEST_MC_BANK_NUM or value == 0
-        return None
 
     # -- what the policy says -----------------------------------------------------------------
 

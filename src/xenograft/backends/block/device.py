@@ -22,7 +22,8 @@ from xenograft.abi.io.blkif import (
 )
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.block.images.image import Image, ImageError
-from xenograft.backends.block.images.open import open_image
+from xenograft.backends.block.images.open import open_image, remote_parts
+from xenograft.backends.block.images.qcow2.image import Qcow2Image
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.metrics import BlockMetrics
 from xenograft.backends.block.persist import BlockState, QueueState
@@ -37,8 +38,9 @@ from xenograft.backends.block.queue import BlockQueue, Located
 from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
-    from xenograft.backends.xenbus.host import BackendHost
-    from xenograft.backends.xenbus.work import Outcome
+    from xenograft.backends.block.images.nbd import NbdImage
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
+    from xenograft.backends.xenbus.work import Outcome, WorkPool
     from xenograft.engine.protocol import MachineMemory
 
 T = TypeVar("T")
@@ -59,6 +61,9 @@ PATIENCE_NS = 2_000_000
 
 DISTRUST_NS = 1_000_000_000
 """How long writes go to the host's threads after one that took longer."""
+
+REMOTE_THREADS = 4
+"""Threads of a device whose image isn't on this host."""
 
 LOOK_AT_SIZE_NS = 100_000_000
 """How often an image's size is looked at while its guest uses it."""
@@ -94,6 +99,7 @@ class BlockDevice(XenbusDevice):
     """A disk or CD drive that a guest sees."""
 
     kind: ClassVar[str] = "vbd"
+    saved = BlockState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)
@@ -106,8 +112,13 @@ class BlockDevice(XenbusDevice):
         self.queues: list[BlockQueue] = []
         self.stalled: dict[BlockQueue, None] = {}
         """Queues with requests that had to wait for room."""
+        self.lent = False
+        """Whether another back end has the image; no requests are taken meanwhile."""
         self.provided: Image | None = None
         """An image that was opened already, for the next `offer`."""
+        self._work: WorkPool = host.work
+        self._remote: list[NbdImage] = []
+        """Parts of the image that other hosts serve, who may keep us waiting."""
         self._params: str | None = None
         self._requests = 0
         self._writes = 0
@@ -160,6 +171,10 @@ class BlockDevice(XenbusDevice):
     def _insert(self, image: Image | None) -> None:
         self.image = image
         self.sectors = 0 if image is None else image.size >> SECTOR_SHIFT
+        self._remote = [] if image is None else remote_parts(image)
+        if self._remote and self._work is self.host.work:
+            # Those who wait for a server that doesn't answer must not hold up other disks.
+            self._work = self.host.own_pool(REMOTE_THREADS)
         if image is None:
             return
         nodes: dict[str, str | int] = {"node": image.path, "physical-device-path": image.path}
@@ -242,6 +257,16 @@ class BlockDevice(XenbusDevice):
     def busy(self) -> bool:
         return self._requests > 0
 
+    def remove(self) -> None:
+        super().remove()
+        # Whom the answers were for is gone, and a server that doesn't answer isn't waited for.
+        if self.busy():
+            self._abort(self._remote)
+
+    def _abort(self, parts: list[NbdImage]) -> None:
+        for part in parts:
+            part.abort()
+
     def release(self) -> None:
         image, self.image = self.image, None
         if image is not None:
@@ -249,6 +274,10 @@ class BlockDevice(XenbusDevice):
         if self.provided is not None:
             self._close_image(self.provided)
             self.provided = None
+        if self._work is not self.host.work:
+            # We may be called by one of its jobs.
+            pool, self._work = self._work, self.host.work
+            self.host.soon(lambda: self.host.drop_pool(pool), 0)
 
     def _close_image(self, image: Image) -> None:
         try:
@@ -274,11 +303,12 @@ class BlockDevice(XenbusDevice):
         """Put another image into a CD drive, or none.  Raises DeviceError for a disk."""
         if not self.cdrom:
             raise DeviceError(Errno.EINVAL, f"{self.path} is no CD drive")
-        old = self.image
+        old, work = self.image, self._work
+        self._abort(self._remote)
         self._insert(image)
         if old is not None:
             # Requests under way still read from the old one, and are done before this is.
-            self.host.work.submit(
+            work.submit(
                 old.close, lambda outcome: self._old_closed(old, outcome.error), exclusive=True
             )
         self._announce()
@@ -294,6 +324,16 @@ class BlockDevice(XenbusDevice):
             self._look_again = now + LOOK_AT_SIZE_NS
             self.resize()
 
+    def grow(self, size: int) -> None:
+        """Make the image longer, and tell the front end.  Raises OSError."""
+        image = self.image
+        if image is None or self.readonly or not isinstance(image, RawImage | Qcow2Image):
+            raise OSError(Errno.EOPNOTSUPP, "its size can't be changed from here")
+        if size < image.size or size % SECTOR_SIZE:
+            raise OSError(Errno.EINVAL, f"it can only grow, from {image.size} bytes, by sectors")
+        image.resize(size)
+        self.resize()
+
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""
         if self.image is not None:
@@ -307,12 +347,16 @@ class BlockDevice(XenbusDevice):
         if self.state is XenbusState.Connected:
             self.publish({"sectors": self.sectors, "state": int(self.state)})
 
+    def channels(self) -> list[EventChannel]:
+        return [queue.channel for queue in self.queues]
+
     # -- requests --------------------------------------------------------------------------------
     @property
     def has_room(self) -> bool:
         """Whether more requests may be taken from a ring."""
         return (
-            self._bytes < MAX_BYTES_UNDER_WAY
+            not self.lent
+            and self._bytes < MAX_BYTES_UNDER_WAY
             and self._requests < MAX_REQUESTS_UNDER_WAY
             and len(self._deferred) < MAX_REQUESTS_UNDER_WAY
         )
@@ -418,7 +462,7 @@ class BlockDevice(XenbusDevice):
 
     def run(self, work: Callable[[], T], done: Callable[[Outcome[T]], None], size: int) -> None:
         """Do something on a thread of the host's."""
-        self.host.work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
+        self._work.submit(work, done, _COST_NS + size // _BYTES_PER_NS)
 
     def passed(self, request: Request) -> None:
         """A request is over without having been submitted."""
@@ -450,12 +494,35 @@ class BlockDevice(XenbusDevice):
             self.host.log(f"{self.path}: {what} error at sector {request.sector}: {why}")
 
     # -- persistence -----------------------------------------------------------------------------
+    def quiesce(self) -> None:
+        for queue in self.queues:
+            queue.push()
+
+    def lend(self) -> None:
+        image, self.image = self.image, None
+        self.lent = True
+        if image is not None:
+            try:
+                if not image.readonly:
+                    image.flush()
+            finally:
+                image.close()
+
+    def take_back(self) -> None:
+        if not self.lent:
+            return
+        self._open()
+        self.lent = False
+        stalled, self.stalled = self.stalled, {}
+        for queue in stalled:
+            queue.process()
+
     def save(self) -> BlockState:
         """The device's state; nothing may be under way (`WorkPool.drain`).
 
         Raises ValueError if something is.
         """
-        if self._requests or self._deferred:
+        if self._requests or self._deferred or any(queue.delayed for queue in self.queues):
             raise ValueError(f"{self.path}: requests are under way")
         return BlockState(
             self.path,
@@ -468,3 +535,12 @@ class BlockDevice(XenbusDevice):
                 for queue in self.queues
             ),
         )
+
+    def restore(self, state: BlockState) -> None:
+        """The rings go on by themselves; pages that were kept mapped are mapped when needed."""
+        if len(state.queues) != len(self.queues):
+            raise DeviceError(Errno.EINVAL, "the front end has other rings than when it was saved")
+        for queue, saved in zip(self.queues, state.queues, strict=True):
+            queue.halted = saved.halted
+        if state.sectors != self.sectors:
+            self._announce()

@@ -113,6 +113,8 @@ class BlockQueue:
         self.closed = False
         self.halted = False
         """The front end has broken the ring: it isn't looked at any more."""
+        self.delayed = 0
+        """Answers that wait, since a test wants them late."""
         self._writes: list[tuple[Request, bytes]] = []
         """Writes that came together, and go to the image as one job."""
         self._writes_bytes = 0
@@ -438,6 +440,24 @@ class BlockQueue:
 
     def respond(self, ident: int, operation: int, status: int) -> None:
         """Answer a request; the front end sees it after `push`, which follows by itself."""
+        if self.device.delay_ns:
+            self._respond_later(ident, operation, status)
+            return
+        self._respond(ident, operation, status)
+
+    def _respond_later(self, ident: int, operation: int, status: int) -> None:
+        """Answer as late as a test wants it."""
+        hypervisor = self.device.host.hypervisor
+        self.delayed += 1
+
+        def respond() -> None:
+            self.delayed -= 1
+            if not self.closed:
+                self._respond(ident, operation, status)
+
+        hypervisor.timers.add(hypervisor.clock.now() + self.device.delay_ns, respond)
+
+    def _respond(self, ident: int, operation: int, status: int) -> None:
         self.ring.respond(self.layout.response(ident, operation, status))
         # Outside `process` this is the end of a job, or what an end has set free.
         if not self._processing and not self._to_push:

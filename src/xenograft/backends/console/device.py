@@ -27,6 +27,7 @@ class ConsoleDevice(XenbusDevice):
     """A channel."""
 
     kind: ClassVar[str] = "console"
+    saved = ConsoleState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)
@@ -101,6 +102,15 @@ class ConsoleDevice(XenbusDevice):
         line, self.line = self.line, None
         if line is not None:
             line.close()
+
+    def lend(self) -> None:
+        self.release()
+
+    def take_back(self) -> None:
+        if self.line is None:
+            self.line = self._open()
+            if self.line is not None and self.backend is not None:
+                self.line.listen()
 
     # -- both ways -------------------------------------------------------------------------------
     def _said(self, data: bytes) -> None:

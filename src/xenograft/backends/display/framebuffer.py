@@ -76,6 +76,7 @@ class FramebufferDevice(XenbusDevice):
     """A screen."""
 
     kind: ClassVar[str] = "vfb"
+    saved = FramebufferState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)

@@ -25,6 +25,7 @@ class KeyboardDevice(XenbusDevice):
     """A keyboard with a pointer."""
 
     kind: ClassVar[str] = "vkbd"
+    saved = EventPageState
 
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
         super().__init__(host, path, domid, devid)

@@ -46,6 +46,8 @@ class Networks:
         self._later = later
         self._uplink = uplink
         self.switches: dict[str, Switch] = {}
+        self.bridges: dict[str, Bridge] = dict(PREDEFINED)
+        """As what they were defined, those included that are made when they're asked for."""
         self._uplinks: dict[str, list[tuple[Port, Callable[[], None]]]] = {}
         self.add(DEFAULT_BRIDGE)
 
@@ -58,6 +60,7 @@ class Networks:
         except ValueError as error:
             raise NetworkError(f"bridge {name}: {error}") from None
         self.switches[name] = switch
+        self.bridges[name] = Bridge(name, mtu)
         self._uplinks[name] = []
         return switch
 
@@ -72,6 +75,7 @@ class Networks:
             except NetworkError:
                 self.remove(bridge.name)
                 raise
+        self.bridges[bridge.name] = bridge
         return switch
 
     def get(self, name: str) -> Switch:
@@ -107,6 +111,9 @@ class Networks:
         switch = self.switches.pop(name, None)
         if switch is None:
             return
+        del self.bridges[name]
+        if name in PREDEFINED:
+            self.bridges[name] = PREDEFINED[name]
         for _, close in self._uplinks.pop(name):
             close()
         for port in list(switch.ports):

@@ -11,13 +11,21 @@ import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.abi.errno import Errno
 from xenograft.abi.io.netif import (
     XEN_NETIF_GSO_TYPE_TCPV4,
     XEN_NETIF_GSO_TYPE_TCPV6,
     xen_netif_ctrl_request,
 )
-from xenograft.backends.net.control import CTRL_ENTRY_SIZE, Control, Hashing
+from xenograft.backends.net.control import (
+    CTRL_ENTRY_SIZE,
+    MAX_HASH_KEY_SIZE,
+    MAX_HASH_MAPPING_SIZE,
+    Control,
+    Hashing,
+)
 from xenograft.backends.net.forward import Forward, ForwardError, parse_forwards
 from xenograft.backends.net.headers import BROADCAST, is_multicast, locate, parse_mac
 from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError, Networks
@@ -108,10 +116,18 @@ class VifPort(Port):
         return self._device.wants(packet)
 
 
+class VifState(msgspec.Struct, frozen=True):
+    """What a front end has told by its rings: how to hash, and whose packets it wants."""
+
+    hashing: Hashing
+    multicast: tuple[bytes, ...]
+
+
 class VifDevice(XenbusDevice):
     """A network interface of a guest."""
 
     kind = "vif"
+    saved = VifState
 
     def __init__(
         self, networks: Networks, host: BackendHost, path: str, domid: int, devid: int
@@ -148,7 +164,7 @@ class VifDevice(XenbusDevice):
     # -- xenbus --------------------------------------------------------------------------------
     def offer(self) -> None:
         try:
-            self.networks.get(self._bridge)
+            self.networks.get(self.bridge)
             self._open_forwards()
         except (NetworkError, ForwardError, ValueError) as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
@@ -160,9 +176,9 @@ class VifDevice(XenbusDevice):
         forwards = parse_forwards(self.read("forward") or "")
         if not forwards or self.forwards:
             return
-        network = self.networks.user_network(self._bridge)
+        network = self.networks.user_network(self.bridge)
         if network is None:
-            raise NetworkError(f"forward: bridge {self._bridge} has no user network (bridge=user)")
+            raise NetworkError(f"forward: bridge {self.bridge} has no user network (bridge=user)")
         mac = parse_mac(self.read("mac") or "")
         address = ipaddress.IPv4Address(ip) if (ip := self.read("ip")) else None
         for forward in forwards:
@@ -173,7 +189,8 @@ class VifDevice(XenbusDevice):
         return int(value) if value.isdigit() and len(value) <= 5 else None
 
     @property
-    def _bridge(self) -> str:
+    def bridge(self) -> str:
+        """The name of the bridge that its nodes name."""
         return self.read("bridge") or DEFAULT_BRIDGE
 
     def connect(self) -> None:
@@ -202,7 +219,7 @@ class VifDevice(XenbusDevice):
             self.watch(name, lambda _path: self._read_filters())
         self._read_filters()
         try:
-            self.networks.get(self._bridge).attach(self.port)
+            self.networks.get(self.bridge).attach(self.port)
         except NetworkError as error:
             raise DeviceError(Errno.ENODEV, str(error)) from None
 
@@ -311,6 +328,9 @@ class VifDevice(XenbusDevice):
         queue.channels.append(channel)
         return channel
 
+    def channels(self) -> list[EventChannel]:
+        return [channel for queue in self._queues for channel in queue.channels]
+
     def disconnect(self) -> None:
         self.port.unplug()
         timers = self.host.hypervisor.timers
@@ -325,12 +345,24 @@ class VifDevice(XenbusDevice):
             control[2].close()
             control[1].unmap()
 
-    def release(self) -> None:
+    def lend(self) -> None:
+        self._close_forwards()
+
+    def take_back(self) -> None:
+        try:
+            self._open_forwards()
+        except (NetworkError, ForwardError, ValueError) as error:
+            raise DeviceError(Errno.ENODEV, str(error)) from None
+
+    def _close_forwards(self) -> None:
         forwards, self.forwards = self.forwards, []
-        network = self.networks.user_network(self._bridge) if forwards else None
+        network = self.networks.user_network(self.bridge) if forwards else None
         if network is not None:
             for forward in forwards:
                 network.close_forward(forward)
+
+    def release(self) -> None:
+        self._close_forwards()
         callbacks, self.on_release = self.on_release, []
         for callback in callbacks:
             callback()
@@ -413,6 +445,19 @@ class VifDevice(XenbusDevice):
 
     def deliver(self, packet: Packet) -> bool:
         """Queue a packet for the guest, in a form that its front end can take."""
+        if self.delay_ns:
+            hypervisor = self.host.hypervisor
+            deadline = hypervisor.clock.now() + self.delay_ns
+            hypervisor.timers.add(deadline, lambda: self._deliver_late(packet))
+            return True
+        return self._deliver(packet)
+
+    def _deliver_late(self, packet: Packet) -> None:
+        """A packet that a test has held up goes on its way."""
+        if self._deliver(packet):
+            self.flush()
+
+    def _deliver(self, packet: Packet) -> bool:
         if not self._queues:
             return False
         headers = locate(packet.data) if packet.csum_blank or len(self._queues) > 1 else None
@@ -451,6 +496,25 @@ class VifDevice(XenbusDevice):
     def _on_poll(self) -> None:
         self._poll_timer = None
         self.flush()
+
+    # -- persistence ---------------------------------------------------------------------------
+    def save(self) -> VifState:
+        """Packets that wait for room in the rings aren't kept: networks lose some."""
+        return VifState(self.hashing, tuple(self._multicast))
+
+    def restore(self, state: VifState) -> None:
+        hashing = state.hashing
+        if (
+            len(hashing.mapping) > MAX_HASH_MAPPING_SIZE
+            or any(not 0 <= one < len(self._queues) for one in hashing.mapping)
+            or len(hashing.key) > MAX_HASH_KEY_SIZE
+            or len(state.multicast) > MULTICAST_MAX
+        ):
+            raise DeviceError(Errno.EINVAL, "hashing was set up as it can't be")
+        for field in Hashing.__struct_fields__:
+            # The control ring's end has hold of the one that is there.
+            setattr(self.hashing, field, getattr(hashing, field))
+        self._multicast = dict.fromkeys(state.multicast)
 
     # -- control ring --------------------------------------------------------------------------
     def _serve_control(self) -> None:

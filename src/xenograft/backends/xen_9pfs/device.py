@@ -158,6 +158,15 @@ class Ring:
             self._timer = host.hypervisor.timers.add(host.now() + _POLL_NS, self._poll)
 
     @property
+    def unsent(self) -> tuple[bytes, ...]:
+        """Answers that wait for room."""
+        return tuple(self._answers)
+
+    @unsent.setter
+    def unsent(self, answers: tuple[bytes, ...]) -> None:
+        self._answers = deque(answers)
+
+    @property
     def waiting(self) -> int:
         """Answers that wait for room, and flushes that wait for a request."""
         return len(self._answers) + sum(map(len, self.flushes.values()))
@@ -173,6 +182,7 @@ class P9Device(XenbusDevice):
     """A folder that a guest mounts (``mount -t 9p -o trans=xen TAG …``)."""
 
     kind: ClassVar[str] = "9pfs"
+    saved = P9State
 
     def __init__(
         self, locks: LockTable, host: BackendHost, path: str, domid: int, devid: int
@@ -344,13 +354,20 @@ class P9Device(XenbusDevice):
             self.host.log(f"{self.path}: {line}")
 
     # -- persistence -----------------------------------------------------------------------------
-    def save(self) -> P9State:
-        """The device's state; nothing may be under way (`WorkPool.drain`): else ValueError."""
-        if self._requests or self.server is None:
-            raise ValueError(f"{self.path}: requests are under way, or nobody is connected")
+    def save(self) -> P9State | None:
+        """The device's state; None if nobody is connected.
+
+        Nothing may be under way (`WorkPool.drain`): else ValueError.
+        """
+        if self.server is None:
+            return None
+        if self._requests:
+            raise ValueError(f"{self.path}: requests are under way")
         rings = tuple(ring.ring.save() for ring in self.rings)
         state = int(self.state)
-        return P9State(self.path, self.domid, self.devid, state, save_server(self.server), rings)
+        answers = tuple(ring.unsent for ring in self.rings)
+        server = save_server(self.server)
+        return P9State(self.path, self.domid, self.devid, state, server, rings, answers)
 
     def restore(self, state: P9State) -> None:
         """Go on where a saved device has stopped; the front end is connected already.
@@ -359,7 +376,15 @@ class P9Device(XenbusDevice):
         """
         if self.server is None or len(state.rings) != len(self.rings):
             raise RingError("the front end has other rings than when it was saved")
+        if state.server.msize > min(ring.ring.size for ring in self.rings):
+            raise RingError(f"messages of {state.server.msize} bytes don't fit into the rings")
         for ring, indices in zip(self.rings, state.rings, strict=True):
             ring.ring.restore(indices)
-        for line in restore_server(self.server, state.server):
+        for ring, answers in zip(self.rings, state.answers, strict=False):
+            ring.unsent = answers
+        try:
+            lost = restore_server(self.server, state.server)
+        except OSError as error:
+            raise DeviceError(Errno.EINVAL, f"its fids: {error.strerror}") from None
+        for line in lost:
             self._complain(f"can't be opened again: {line}")

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from xenograft.abi.errno import Errno
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.xenbus.device import XenbusDevice
 from xenograft.backends.xenbus.state import parse_state
@@ -36,6 +39,8 @@ class XenbusBackend:
         self.root = f"/local/domain/{host.domid}/backend/{kind}"
         self.devices: dict[tuple[int, int], XenbusDevice] = {}
         """By (front end's domid, device number)."""
+        self.on_gone: Callable[[XenbusDevice], None] | None = None
+        """Called with each device that has gone for good."""
         self._factory = factory
         self._lowest = lowest
         self._token: str | None = host.store.watch(self.root, self._changed)
@@ -54,6 +59,25 @@ class XenbusBackend:
             self._token = None
         for device in list(self.devices.values()):
             device.remove()
+
+    def adopt(self, domid: int, devid: int, saved: bytes | None) -> XenbusDevice:
+        """Make the device of a front end that is connected already (`XenbusDevice.adopt`).
+
+        `saved` is what the device's `save` said, as msgpack.  Whether it worked is in its
+        `error`.
+        """
+        device = self._factory(self.host, f"{self.root}/{domid}/{devid}", domid, devid)
+        device.on_removed = self._removed
+        self.devices[domid, devid] = device
+        try:
+            state = None
+            if saved is not None and device.saved is not None:
+                state = msgspec.msgpack.decode(saved, type=device.saved)
+        except msgspec.MsgspecError as error:
+            device.fail(Errno.EINVAL, f"its saved state makes no sense: {error}")
+            return device
+        device.adopt(state)
+        return device
 
     def _changed(self, path: str, _token: str) -> None:
         names = path[len(self.root) :].strip("/").split("/")
@@ -97,6 +121,8 @@ class XenbusBackend:
 
     def _removed(self, device: XenbusDevice) -> None:
         self.devices.pop((device.domid, device.devid), None)
+        if self.on_gone is not None:
+            self.on_gone(device)
         # Another one of that number may wait for its place.
         if self._token is not None:
             self._look_at(str(device.domid), str(device.devid))

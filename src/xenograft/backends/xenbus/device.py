@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xenbus import XenbusState
@@ -20,7 +20,7 @@ from xenograft.backends.xenbus.state import Step, next_step, parse_state
 from xenograft.hypervisor.grants.status import GrantError
 
 if TYPE_CHECKING:
-    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.store.client import StoreView
 
 _NUMBER_DIGITS = 20
@@ -44,7 +44,11 @@ class XenbusDevice(ABC):
     kind: ClassVar[str]
     """The device class in paths: ``vbd``, ``vif`` …"""
 
+    saved: ClassVar[Any] = None
+    """The type of what `save` returns; None: a device of this kind keeps nothing of its own."""
+
     def __init__(self, host: BackendHost, path: str, domid: int, devid: int) -> None:
+        self._adopting = False
         self.host = host
         self.path = path
         self.domid = domid
@@ -57,6 +61,9 @@ class XenbusDevice(ABC):
         self.error: str | None = None
         """What went wrong last, as in the device's error node."""
         self.removed = False
+        self.delay_ns = 0
+        """How much later than need be a disk answers and packets reach the guest: a fault that
+        tests inject, in ns of the machine's time."""
         self.on_removed: Callable[[XenbusDevice], None] | None = None
         self._watches: list[tuple[str, str]] = []
         self._held = False
@@ -76,6 +83,10 @@ class XenbusDevice(ABC):
     def connected(self) -> None:  # noqa: B027  # most devices have nothing more to do
         """The state Connected has been written."""
 
+    def channels(self) -> list[EventChannel]:
+        """The event channels to the front end, while it's connected."""
+        return []
+
     def reconfigure(self) -> None:  # noqa: B027  # most kinds have nothing to change
         """Take over what the front end has changed while connected.  Before Reconfigured."""
 
@@ -93,6 +104,29 @@ class XenbusDevice(ABC):
         The device calls `settled` when it isn't any more.
         """
         return False
+
+    # -- another life ------------------------------------------------------------------------
+    def quiesce(self) -> None:  # noqa: B027  # most devices show their answers at once
+        """Show the front end all answers that there are; called when nothing is under way."""
+
+    def save(self) -> Any:
+        """What isn't in the store or the front end's pages, or None; call `quiesce` before."""
+        return None
+
+    def restore(self, state: Any) -> None:  # noqa: B027  # nothing is kept, nothing comes back
+        """Go on with a saved device's `state`; the front end is connected already.
+
+        It comes out of a file: only its types can be trusted.  Raises DeviceError, RingError.
+        """
+
+    def lend(self) -> None:  # noqa: B027  # most kinds hold nothing that's there only once
+        """Let go of what another back end of this device needs, which may be another process's.
+
+        Nothing may be under way, and the guest has to stand still.  Raises OSError.
+        """
+
+    def take_back(self) -> None:  # noqa: B027  # nothing was lent, nothing comes back
+        """Go on with what was lent.  Raises DeviceError if it isn't to be had."""
 
     # -- the store ---------------------------------------------------------------------------
     def read(self, name: str, default: str | None = None) -> str | None:
@@ -125,6 +159,11 @@ class XenbusDevice(ABC):
 
     def publish(self, nodes: dict[str, str | int]) -> None:
         """Write several nodes of the back end's directory at once."""
+        if self._adopting:
+            # The one before has said it all; nobody is to hear it again.
+            nodes = {name: value for name, value in nodes.items() if self.read(name) != str(value)}
+            if not nodes:
+                return
 
         def work(view: StoreView) -> None:
             for name, value in nodes.items():
@@ -146,13 +185,45 @@ class XenbusDevice(ABC):
         """Begin: find the front end and follow its state."""
 
         def begin() -> None:
-            frontend = self.read("frontend")
-            if not frontend:
-                raise DeviceError(Errno.ENOENT, f"reading {self.path}/frontend")
-            self.frontend = frontend
-            self.watch(f"{frontend}/state", lambda _path: self._follow())
+            self._find_frontend()
+            self._follow_frontend()
 
         self.guard(begin)
+
+    def adopt(self, state: Any) -> None:
+        """Begin where another back end of this device has stopped, as the store's nodes say.
+
+        The front end has set up everything long ago, and notices nothing: no state is written.
+        `state` is what the other one's `save` returned.  What goes wrong is in `error`.
+        """
+
+        def take_over() -> None:
+            self._find_frontend()
+            self.state = parse_state(self.read("state"))
+            self.frontend_state = parse_state(self.read_frontend("state"))
+            running = self.state in (XenbusState.Connected, XenbusState.Reconfigured)
+            if running or self.state is XenbusState.InitWait:
+                self.offer()
+            if running:
+                self.connect()
+                if state is not None:
+                    self.restore(state)
+                self.connected()
+
+        self._adopting = True
+        self.guard(take_over)
+        self._adopting = False
+        if self.error is None:
+            self.guard(self._follow_frontend)
+
+    def _find_frontend(self) -> None:
+        frontend = self.read("frontend")
+        if not frontend:
+            raise DeviceError(Errno.ENOENT, f"reading {self.path}/frontend")
+        self.frontend = frontend
+
+    def _follow_frontend(self) -> None:
+        self.watch(f"{self.frontend}/state", lambda _path: self._follow())
 
     @property
     def online(self) -> bool:

@@ -7,21 +7,15 @@ import click
 
 from xenograft.toolstack.errors import Failure
 
-_SAVE = "the state of a running guest can't be written to a file or sent elsewhere"
 _PCI = "there is no host hardware to hand to a guest"
 _PSR = "the machine's processor has no Platform Shared Resource monitoring or control"
 _TPM = "virtual TPMs have no back end here"
 _DISPLAY = "virtual displays have no back end here"
 _SOUND = "virtual sound cards have no back end here"
-_KEYBOARD = "virtual keyboards have no back end here"
 _USB = "there is no USB here"
 _FLASK = "there is no Flask security policy: every domain may do what its privileges say"
 
 REASONS: dict[str, str] = {
-    "save": _SAVE,
-    "restore": _SAVE,
-    "migrate": _SAVE,
-    "migrate-receive": _SAVE,
     "pci-attach": _PCI,
     "pci-detach": _PCI,
     "pci-list": _PCI,
@@ -31,8 +25,6 @@ REASONS: dict[str, str] = {
     "vncviewer": "guests have no VNC display here; xg console shows their console",
     "vtpm-attach": _TPM,
     "vtpm-detach": _TPM,
-    "vkb-attach": _KEYBOARD,
-    "vkb-detach": _KEYBOARD,
     "vdispl-attach": _DISPLAY,
     "vdispl-detach": _DISPLAY,
     "vsnd-attach": _SOUND,

@@ -194,10 +194,75 @@ def cd_eject(domain: str, vdev: str) -> None:
     ask(ChangeMedium(domain, vdev))
 
 
+def channel_lines(rows: Iterable[DeviceRow]) -> list[str]:
+    """The table of `xl channel-list`: the last column is the pty, or the socket's path."""
+    lines = [titles("Idx:3 BE:2 state:5 evt-ch:6 ring-ref:8 connection:10 :30")]
+    for row in rows:
+        place = row.nodes.get("path") or row.nodes.get("tty", "")
+        lines.append(
+            f"{row.devid:<3d} {row.backend_domid:<2d} {row.state:<5d} {row.event_channel:<6d}"
+            f" {row.rings[0]:<8d} {row.nodes.get('connection', ''):10s} {place:30s}"
+        )
+    return lines
+
+
+def vkb_lines(rows: Iterable[DeviceRow]) -> list[str]:
+    """The table of `xl vkb-list`."""
+    lines = [
+        titles("Idx:3 BE:2 handle:6 state:5 evt-ch:6 ___ref:6 ID:10 BE-type:10 BE-path:30"),
+    ]
+    for row in rows:
+        lines.append(
+            f"{row.devid:<3d} {row.backend_domid:<2d} {row.devid:6d} {row.state:5d}"
+            f" {row.event_channel:6d} {row.rings[0]:6d} {row.nodes.get('unique-id', ''):10s}"
+            f" {row.nodes.get('backend-type', ''):10s} {row.backend:30s}"
+        )
+    return lines
+
+
+@click.command()
+@_many
+@json_option
+def channel_list(domains: tuple[str, ...], as_json: bool) -> None:
+    """List domains' channels."""
+    _list(domains, "console", channel_lines, as_json)
+
+
+@click.command()
+@_many
+@json_option
+def vkb_list(domains: tuple[str, ...], as_json: bool) -> None:
+    """List domains' virtual keyboards."""
+    _list(domains, "vkbd", vkb_lines, as_json)
+
+
+@click.command()
+@domain_argument
+@click.argument("spec", nargs=-1, metavar="[KEY=VALUE]...")
+def vkb_attach(domain: str, spec: tuple[str, ...]) -> None:
+    """Plug a keyboard and pointer: xg vkb-attach web unique-id=desk width=1024 height=768"""
+    from xenograft.toolstack.config.display import parse_vkb
+    from xenograft.toolstack.service.messages import AttachVkb
+
+    try:
+        vkb = parse_vkb(",".join(spec))
+    except UserError as error:
+        raise Failure(str(error)) from None
+    ask(AttachVkb(domain, vkb))
+
+
+@click.command()
+@domain_argument
+@click.argument("device", metavar="NUMBER")
+def vkb_detach(domain: str, device: str) -> None:
+    """Unplug a keyboard and pointer, by number."""
+    from xenograft.toolstack.service.messages import DetachDevice
+
+    ask(DetachDevice(domain, "vkbd", device))
+
+
 _TITLES = {
-    "channel": "Idx:3 BE:3 handle:6 state:5 evt-ch:6 ring-ref:8 connection:12",
     "vtpm": "Idx:3 BE:3 Uuid:36 handle:6 state:5 evt-ch:6 ring-ref:8 BE-path:30",
-    "vkb": "Idx:3 BE:3 handle:6 state:5 evt-ch:6 ring-ref:8 BE-type:8 BE-path:30",
     "vdispl": "Vdev:5 BE:3 handle:6 state:5 evt-ch:6 ring-ref:8 BE-path:30",
     "vsnd": "Idx:3 BE:3 handle:6 state:5 evt-ch:6 ring-ref:8 BE-path:30",
 }
@@ -225,8 +290,6 @@ def _other_list(kind: str, plural: str) -> click.Command:
     return command
 
 
-channel_list = _other_list("channel", "channels")
 vtpm_list = _other_list("vtpm", "virtual TPMs")
-vkb_list = _other_list("vkb", "virtual keyboards")
 vdispl_list = _other_list("vdispl", "virtual displays")
 vsnd_list = _other_list("vsnd", "virtual sound cards")

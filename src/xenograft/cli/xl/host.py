@@ -13,7 +13,7 @@ from xenograft.cli.group import Choice
 from xenograft.cli.xl.base import ask, complain, domain_argument, print_json
 
 if TYPE_CHECKING:
-    from xenograft.toolstack.service.messages import HostInfo
+    from xenograft.toolstack.service.messages import HostInfo, NodeRow
 
 _TRIGGERS = ("nmi", "reset", "init", "power", "sleep", "s3resume")
 
@@ -41,8 +41,14 @@ def info_rows(info: HostInfo, numa: bool) -> list[tuple[str, str]]:
         ("free_cpus", info.free_cpus),
     ]
     if numa:
-        cpus = "".join(f"\n{cpu:3d}:    {cpu:4d}{0:9d}{0:9d}" for cpu in range(info.nr_cpus))
-        memory = f"\n{0:4d}:{info.total_memory_mib:10d}{info.free_memory_mib:11d}      10"
+        cpus = "".join(
+            f"\n{cpu:3d}:    {one.core:4d}{one.socket:9d}{one.node:9d}"
+            for cpu, one in enumerate(info.cpus)
+        )
+        memory = "".join(
+            f"\n{node:4d}:{one.memory_mib:10d}{one.free_mib:11d}      {_distances(one)}"
+            for node, one in enumerate(info.nodes)
+        )
         rows += [
             ("cpu_topology           :", f"\ncpu:    core    socket     node{cpus}"),
             (
@@ -72,17 +78,30 @@ def info_rows(info: HostInfo, numa: bool) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows]
 
 
+def _distances(node: NodeRow) -> str:
+    """As xl's output_numainfo() writes them."""
+    first, *others = node.distances or [0]
+    return f"{first}" + "".join(f",{distance}" for distance in others)
+
+
 @click.command()
 @click.option("-n", "--numa", is_flag=True, help="The topology too.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def info(numa: bool, as_json: bool) -> None:
     """Show what the machine is, and which Xen it runs."""
+    from msgspec import to_builtins as builtins
+
     from xenograft.toolstack.service.messages import GetInfo
 
     found = ask(GetInfo())
     rows = info_rows(found, numa and not as_json)
     if as_json:
-        print_json(dict(rows))
+        more = (
+            {"cpu_topology": builtins(found.cpus), "numa_info": builtins(found.nodes)}
+            if numa
+            else {}
+        )
+        print_json(dict(rows) | more)
         return
     for name, value in rows:
         click.echo(f"{name}{value}" if name.endswith(":") else f"{name:22s} : {value}")

@@ -41,13 +41,19 @@ def _objects(pools: list[SchedPool]) -> list[dict[str, Any]]:
         {
             "cpupool": pool.pool,
             **msgspec.to_builtins(pool.params),
-            "domains": [
-                {"domid": row.domid, "name": row.name, **msgspec.to_builtins(row.params)}
-                | ({} if row.vcpu is None else {"vcpu": row.vcpu})
-                for row in pool.rows
-            ],
+            "domains": _row_objects(pool.rows),
         }
         for pool in pools
+    ]
+
+
+def _row_objects(rows: list[SchedRow]) -> list[dict[str, Any]]:
+    import msgspec
+
+    return [
+        {"domid": row.domid, "name": row.name, **msgspec.to_builtins(row.params)}
+        | ({} if row.vcpu is None else {"vcpu": row.vcpu})
+        for row in rows
     ]
 
 
@@ -67,10 +73,13 @@ def _show_pools(sched: str, cpupool: str | None, as_json: bool, params_only: boo
             click.echo("\n".join(show.sched_credit(_triples(pool.rows))))
 
 
-def _show_domain(domain: str, sched: str) -> None:
+def _show_domain(domain: str, sched: str, as_json: bool) -> None:
     from xenograft.toolstack.sched import show
     from xenograft.toolstack.service.messages import GetDomainSched
 
+    if as_json:
+        print_json(_row_objects(ask(GetDomainSched(domain, sched))))
+        return
     table = show.sched_rtds if sched == "rtds" else show.sched_credit
     header = table([])
     try:
@@ -107,7 +116,7 @@ def _credit(
         if changes:
             ask(SetDomainSched(domain, sched, SchedParams(**changes)))
         else:
-            _show_domain(domain, sched)
+            _show_domain(domain, sched, as_json)
     elif globals_:
         ask(SetPoolSched(sched, cpupool or "0", SchedParams(**globals_)))
     else:
@@ -216,9 +225,9 @@ def sched_rtds(
         _show_rtds(cpupool, as_json)
     elif not changing:
         if vcpuid:
-            _show_rtds_vcpus(domain, vcpuid)
+            _show_rtds_vcpus(domain, vcpuid, as_json)
         else:
-            _show_domain(domain, "rtds")
+            _show_domain(domain, "rtds", as_json)
     else:
         each = zip(vcpuid, period, budget, extratime, strict=True)
         params = {
@@ -240,11 +249,14 @@ def _show_rtds(cpupool: str | None, as_json: bool) -> None:
         click.echo("\n".join(show.sched_rtds(_triples(pool.rows))))
 
 
-def _show_rtds_vcpus(domain: str, vcpus: tuple[str, ...]) -> None:
+def _show_rtds_vcpus(domain: str, vcpus: tuple[str, ...], as_json: bool) -> None:
     from xenograft.toolstack.sched import show
     from xenograft.toolstack.service.messages import GetDomainSched
 
     rows = ask(GetDomainSched(domain, "rtds", list(vcpus)))
+    if as_json:
+        print_json(_row_objects(rows))
+        return
     lines: Any = [(row.name, row.domid, row.vcpu, row.params) for row in rows]
     click.echo("\n".join(show.sched_rtds_vcpus(lines)))
 

@@ -8,7 +8,7 @@ import shlex
 import click
 
 from xenograft.cli.xl.base import DAEMON, complain, print_json
-from xenograft.toolstack.errors import Failure
+from xenograft.toolstack.errors import Failure, UserError
 
 
 @click.group()
@@ -66,22 +66,28 @@ def status(as_json: bool) -> int:
 
 
 @service.command()
-@click.option("--cpus", type=click.IntRange(1, 64), help="Physical CPUs of the machine [4].")
+@click.option("--cpus", metavar="N", help="Physical CPUs: 4, or nodes=2,cores=4,threads=2 [4].")
 @click.option("--memory", metavar="SIZE", help="Its memory: 4G, 512M, or MiB [16G].")
 @click.option("--sched", metavar="NAME", help="Scheduler of Pool-0 [credit2].")
-def start(cpus: int | None, memory: str | None, sched: str | None) -> None:
+@click.option("--pools", metavar="FILE", help="CPUs and pools, as in a file of `xg sched`.")
+def start(cpus: str | None, memory: str | None, sched: str | None, pools: str | None) -> None:
     """Start the service now, with another machine than the usual one if you like."""
     from xenograft.toolstack.config.values import size_mib
+    from xenograft.toolstack.sched.cpulist import parse_topology
+    from xenograft.toolstack.sched.description import read_pools
     from xenograft.toolstack.service.client import connect, find
     from xenograft.toolstack.service.messages import MachineOptions
     from xenograft.toolstack.service.paths import service_paths
 
     plain = MachineOptions()
     options = MachineOptions(
-        cpus=plain.cpus if cpus is None else cpus,
+        topology=None if cpus is None else parse_topology(cpus, "--cpus"),
         memory_mib=plain.memory_mib if memory is None else size_mib(memory, "--memory"),
         sched=plain.sched if sched is None else sched,
+        pools=None if pools is None else read_pools(pools)[0],
     )
+    if pools is not None and (cpus is not None or sched is not None):
+        raise UserError("--pools: the file says which CPUs and schedulers there are")
     paths = service_paths()
     running = find(paths)
     if running is not None:

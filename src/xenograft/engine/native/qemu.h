@@ -41,7 +41,6 @@ void NAME(tb_invalidate_phys_range)(void *uc, uint64_t start, uint64_t end);
 void NAME(x86_cpu_do_interrupt)(void *cs);
 void NAME(do_interrupt_x86_hardirq)(void *env, int vector, int is_hw);
 _Noreturn void NAME(raise_exception_err_ra)(void *env, int vector, int error, uintptr_t retaddr);
-uint64_t NAME(x86_cpu_get_phys_page_attrs_debug)(void *cs, uint64_t address, void *attributes);
 uint64_t NAME(helper_cc_compute_all)(uint64_t dst, uint64_t src1, uint64_t src2, int op);
 void NAME(helper_fldcw)(void *env, uint32_t value);
 void NAME(helper_check_iob)(void *env, uint32_t port);

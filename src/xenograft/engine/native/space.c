@@ -43,7 +43,7 @@ bool space_unshare(struct space *s, uint64_t *entry)
     struct memory *m = s->memory;
     uint64_t old = *entry >> PAGE_SHIFT, mfn = old;
     if (m->table[old].refs > 1) {
-        mfn = frame_alloc(m, m->table[old].owner);
+        mfn = frame_alloc(m, s->owner);
         if (!mfn)
             return false;
         memcpy(m->base + (mfn << PAGE_SHIFT), m->base + (old << PAGE_SHIFT), PAGE_SIZE);
@@ -51,6 +51,7 @@ bool space_unshare(struct space *s, uint64_t *entry)
         if (m->log_dirty)
             m->table[mfn].flags |= FRAME_DIRTY;
     }
+    m->table[mfn].owner = s->owner;
     entry_changes(s, *entry);
     *entry = mfn << PAGE_SHIFT | (*entry & P2M_FLAGS & ~P2M_COW);
     return true;
@@ -246,6 +247,136 @@ static PyObject *space_write(struct space *s, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* -- copy-on-write ------------------------------------------------------------------------- */
+
+struct sharing {
+    struct space *from, *to;
+    uint32_t shared;
+    PyObject *left;
+    uint64_t first, count;
+};
+
+static bool leave(struct sharing *h, uint64_t gfn)
+{
+    if (h->count && h->first + h->count == gfn) {
+        h->count++;
+        return true;
+    }
+    PyObject *run = h->count ? Py_BuildValue("KK", (unsigned long long)h->first,
+                                             (unsigned long long)h->count) : NULL;
+    bool fine = !h->count || (run && PyList_Append(h->left, run) == 0);
+    Py_XDECREF(run);
+    h->first = gfn;
+    h->count = gfn != ~0ull;
+    return fine;
+}
+
+static bool share_level(struct sharing *h, void **level, int shift, uint64_t gfn)
+{
+    struct memory *m = h->from->memory;
+    uint64_t *others = shift ? NULL : space_entry(h->to, gfn, true);
+    if (!shift && !others) {
+        PyErr_NoMemory();
+        return false;
+    }
+    for (uint64_t i = 0; i < 512; i++) {
+        if (shift) {
+            if (level[i] && !share_level(h, level[i], shift - 9, gfn | i << shift))
+                return false;
+            continue;
+        }
+        uint64_t *entry = &((uint64_t *)level)[i], here = gfn | i;
+        if (!(*entry & P2M_PRESENT))
+            continue;
+        struct frame *f = &m->table[*entry >> PAGE_SHIFT];
+        if (!(*entry & P2M_COW) && (f->owner != h->from->owner || f->refs != 1)) {
+            /* It is somebody else's, or somebody has hold of it under its number. */
+            if (!leave(h, here))
+                return false;
+            continue;
+        }
+        if (!(*entry & P2M_COW)) {
+            if (*entry & P2M_FILLED)
+                h->from->generation++;
+            *entry |= P2M_COW;
+            f->owner = h->shared;
+        }
+        f->refs++;
+        others[i] = *entry & ~P2M_FILLED;
+    }
+    return true;
+}
+
+static PyObject *space_share(struct space *s, PyObject *args)
+{
+    struct sharing h = {.from = s};
+    unsigned int owner, other, shared;
+    PyObject *to;
+    if (!PyArg_ParseTuple(args, "O!III", &Space_Type, &to, &owner, &other, &shared))
+        return NULL;
+    h.to = (struct space *)to;
+    h.shared = shared;
+    if (h.to == s || h.to->memory != s->memory)
+        return PyErr_Format(PyExc_ValueError, "frames are shared between two spaces of a memory");
+    s->owner = owner;
+    h.to->owner = other;
+    h.left = PyList_New(0);
+    if (h.left && (!share_level(&h, (void **)s->root, 27, 0) || !leave(&h, ~0ull)))
+        Py_CLEAR(h.left);
+    return h.left;
+}
+
+static PyObject *space_unshare_method(struct space *s, PyObject *arg)
+{
+    unsigned long long gfn = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred())
+        return NULL;
+    uint64_t *entry = space_entry(s, gfn, false);
+    return PyBool_FromLong(!entry || !(*entry & P2M_COW) || space_unshare(s, entry));
+}
+
+/* Of entries that were shared: those that have a frame of their own by now. */
+static PyObject *space_private(struct space *s, PyObject *args)
+{
+    unsigned long long gfn, count;
+    if (!PyArg_ParseTuple(args, "KK", &gfn, &count) || !range_of_gfns(gfn, count))
+        return NULL;
+    struct run r = {0};
+    PyObject *list = PyList_New(0);
+    for (uint64_t i = gfn; list && i < gfn + count; i++) {
+        uint64_t entry = space_lookup(s, i);
+        if (!(entry & P2M_PRESENT) || entry & P2M_COW)
+            continue;
+        if (r.count && i == r.gfn + r.count && entry >> PAGE_SHIFT == r.mfn + r.count) {
+            r.count++;
+            continue;
+        }
+        if (!flush_run(list, &r))
+            Py_CLEAR(list);
+        r = (struct run){i, entry >> PAGE_SHIFT, 1, 0};
+    }
+    if (list && !flush_run(list, &r))
+        Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *space_drop_shared(struct space *s, PyObject *args)
+{
+    unsigned long long gfn, count;
+    if (!PyArg_ParseTuple(args, "KK", &gfn, &count) || !range_of_gfns(gfn, count))
+        return NULL;
+    for (uint64_t i = gfn; i < gfn + count; i++) {
+        uint64_t *entry = space_entry(s, i, false);
+        if (!entry || !(*entry & P2M_COW))
+            continue;
+        frame_put(s->memory, *entry >> PAGE_SHIFT);
+        if (*entry & P2M_FILLED)
+            s->generation++;
+        *entry = 0;
+    }
+    Py_RETURN_NONE;
+}
+
 #define TRIM_LEAST (8ull << 20)
 
 static PyObject *space_trim(struct space *s, PyObject *args)
@@ -313,6 +444,10 @@ static PyMethodDef methods[] = {
     {"entries", (PyCFunction)space_entries, METH_NOARGS, NULL},
     {"read", (PyCFunction)space_read, METH_VARARGS, NULL},
     {"write", (PyCFunction)space_write, METH_VARARGS, NULL},
+    {"share", (PyCFunction)space_share, METH_VARARGS, NULL},
+    {"unshare", (PyCFunction)space_unshare_method, METH_O, NULL},
+    {"private", (PyCFunction)space_private, METH_VARARGS, NULL},
+    {"drop_shared", (PyCFunction)space_drop_shared, METH_VARARGS, NULL},
     {"trim", (PyCFunction)space_trim, METH_VARARGS, NULL},
     {"close", (PyCFunction)space_close, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

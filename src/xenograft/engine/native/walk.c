@@ -1,27 +1,44 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Where a write of the hypervisor's to a guest's linear address goes, by the guest's own page
- * tables: with their write permissions, and with accessed and dirty bits as the processor sets
- * them.  (Semantics: AMD64 Architecture Programmer's Manual, volume 2, chapter 5; Xen's copies
- * to a guest fail where the guest's kernel couldn't write itself.)
+ * Where a guest's linear address leads, by the guest's own page tables: for who looks on, without
+ * a trace; for a write of the hypervisor's, with their write permissions, and with accessed and
+ * dirty bits as the processor sets them.  (Semantics: AMD64 Architecture Programmer's Manual,
+ * volume 2, chapter 5; Xen's copies to a guest fail where the guest's kernel couldn't write
+ * itself.)
  */
-#include "core.h"
+#include "pv.h"
 #include "qemu.h"
 
 #include <string.h>
 
+#define PTE_PS PTE_PAT /* in tables above level 1 */
 #define CR0_WP (1ull << 16)
 #define CR0_PG (1ull << 31)
 #define CR4_PSE (1ull << 4)
 #define CR4_PAE (1ull << 5)
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
 #define ADDRESS 0x000ffffffffff000ull
+#define EFER_NXE (1ull << 11)
+#define PHYSICAL_BITS 40 /* that CPUID shows, and the engine has */
+#define PDPTE_RESERVED 0x1e6ull
 
-uint64_t vcpu_translate_write(struct vcpu *v, uint64_t gva)
+/* Bits of a present entry that have to be zero; `large`: it maps a page above level 1. */
+static uint64_t reserved(struct vcpu *v, int level, bool wide, bool long_mode, bool top, bool large)
+{
+    if (!wide)
+        return large ? 1ull << 21 : 0;
+    uint64_t bits = ADDRESS & ~((1ull << PHYSICAL_BITS) - 1);
+    if (top) /* of PAE */
+        return bits | PTE_NX | PDPTE_RESERVED | 0x7ffull << 52;
+    if (!(ENV_EFER(v->env) & EFER_NXE))
+        bits |= PTE_NX;
+    if (level == 4)
+        bits |= PTE_PS;
+    if (large)
+        bits |= ((1ull << (PAGE_SHIFT + 9 * (level - 1))) - 1) & ~0x1fffull;
+    return long_mode ? bits : bits | 0x7ffull << 52;
+}
+
+static uint64_t translate(struct vcpu *v, uint64_t gva, bool write)
 {
     void *env = v->env;
     struct space *s = v->space;
@@ -46,18 +63,21 @@ uint64_t vcpu_translate_write(struct vcpu *v, uint64_t gva)
         memcpy(&pte, from, size);
         if (!(pte & PTE_P))
             return ~0ull;
-        writable &= top || pte & PTE_W;
+        bool large = pte & PTE_PS && !top && (level == 2 || level == 3) && (wide || cr4 & CR4_PSE);
+        if (pte & reserved(v, level, wide, long_mode, top, large))
+            return ~0ull;
+        writable &= top || pte & PTE_RW;
         depth += !top;
         table = wide ? pte & ADDRESS : pte & 0xfffff000;
         mask = (1ull << shift) - 1;
         if (level == 1)
             page = table;
-        else if (pte & PTE_PS && !top && level <= 3 && (wide || cr4 & CR4_PSE))
+        else if (large)
             page = wide ? table & ~mask : (pte & 0xffc00000) | (pte >> 13 & 0xff) << 32;
     }
-    if (!writable && ENV_CR(env, 0) & CR0_WP)
+    if (write && !writable && ENV_CR(env, 0) & CR0_WP)
         return ~0ull;
-    for (int i = 0; i < depth; i++) {
+    for (int i = 0; write && i < depth; i++) {
         uint32_t low, bits_set = (uint32_t)(i == depth - 1 ? PTE_A | PTE_D : PTE_A);
         uint8_t *entry = space_host(s, at[i], false);
         memcpy(&low, entry, sizeof(low));
@@ -67,4 +87,14 @@ uint64_t vcpu_translate_write(struct vcpu *v, uint64_t gva)
         }
     }
     return page | (gva & mask);
+}
+
+uint64_t vcpu_translate(struct vcpu *v, uint64_t gva)
+{
+    return v->pv ? pv_walk(v, gva, false) : translate(v, gva, false);
+}
+
+uint64_t vcpu_translate_write(struct vcpu *v, uint64_t gva)
+{
+    return translate(v, gva, true);
 }

@@ -136,7 +136,9 @@ class GrantCopier:
         if granter is None:
             granter = self._granter = _granter(self._table, self._domid)
         table, shared = self._table, granter.shared
-        watched = table.domain.hypervisor.instruments.grant_op is not None
+        hypervisor = table.domain.hypervisor
+        watched = hypervisor.instruments.grant_op is not None
+        watched = watched or hypervisor.faults.grant_copy is not None
         if shared.version != 1 or ref >= len(shared) or ref in granter.active or watched:
             return None
         entry = self._memory.read_u64(shared.maddr(ref))

@@ -19,8 +19,7 @@ from xenograft.abi.sched import SHUTDOWN_poweroff, SHUTDOWN_reboot
 from xenograft.abi.version import XENVER_version
 from xenograft.abi.xen import HYPERCALLS
 from xenograft.arch.x86 import pvh
-from xenograft.arch.x86.cpuid.leaves import HypervisorInfo
-from xenograft.arch.x86.cpuid.policy import CpuPolicy, Edit, VcpuView
+from xenograft.arch.x86.cpuid.policy import Edit, VcpuView
 from xenograft.arch.x86.msr import VcpuMsrs
 from xenograft.arch.x86.platform.apic_bus import ApicBus
 from xenograft.arch.x86.platform.lapic import LocalApic
@@ -30,6 +29,7 @@ from xenograft.hypervisor.call import Call, CpuAccess
 from xenograft.hypervisor.guest_time import update_vcpu_time
 from xenograft.hypervisor.hvm.callback import set_upcall_line
 from xenograft.hypervisor.hvm.effects import VcpuEffects
+from xenograft.hypervisor.identity import cpu_policy
 from xenograft.hypervisor.kinds import GuestKind
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class HvmPlatform:
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         domain.hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON] = SHUTDOWN_reboot
-        self.policy = self._make_policy(())
+        self.policy = cpu_policy(domain)
         self._apics: list[LocalApic] = []
         self.msrs: list[VcpuMsrs] = []
         for vcpu in domain.vcpus:
@@ -60,21 +60,9 @@ class HvmPlatform:
             )
         self.bus = ApicBus(self._apics, self)
 
-    def _make_policy(self, edits: Iterable[Edit]) -> CpuPolicy:
-        domain = self._domain
-        about = domain.hypervisor.xen_version
-        info = HypervisorInfo(
-            domid=domain.domid,
-            hvm=True,
-            version=(about.major, about.minor),
-            tsc_khz=domain.hypervisor.tsc_khz,
-            host_khz=domain.hypervisor.tsc_khz,
-        )
-        return CpuPolicy.make(hvm=True, vcpus=len(domain.vcpus), edits=edits, hypervisor=info)
-
     def set_cpuid(self, edits: Iterable[Edit]) -> None:
         """Edit the default policy as a configuration asks; before the first vCPU is brought up."""
-        self.policy = self._make_policy(edits)
+        self.policy = cpu_policy(self._domain, edits)
         for msrs in self.msrs:
             msrs.policy = self.policy
 
@@ -93,7 +81,7 @@ class HvmPlatform:
         hypervisor = domain.hypervisor
         cpu = hypervisor.engine.cpu(domain.space, vcpu.vcpu_id)
         vcpu.cpu = cpu
-        vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu))
+        vcpu.call = Call(hypervisor, domain, vcpu, CpuAccess(cpu, domain.p2m))
         cpu.set_cpuid(self.policy.native_table(vcpu.vcpu_id))
         cpu.pass_msrs(self.msrs[vcpu.vcpu_id].engine_msrs())
         cpu.limit_controls(

@@ -19,7 +19,7 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.platform import XENPF_INTERFACE_VERSION, xen_platform_op
 from xenograft.abi.sysctl import XEN_SYSCTL_INTERFACE_VERSION, xen_sysctl
 from xenograft.abi.xen import DOMID_SELF
-from xenograft.hypervisor.hypercalls import domctl_sched, sysctl_sched
+from xenograft.hypervisor.hypercalls import domctl_sched, sysctl_machine, sysctl_sched
 from xenograft.hypervisor.privilege import Xsm, check
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ControlHandler = Callable[["Call", int], int]
 
 DOMCTLS: dict[int, ControlHandler] = {**domctl_sched.DOMCTLS}
-SYSCTLS: dict[int, ControlHandler] = {**sysctl_sched.SYSCTLS}
+SYSCTLS: dict[int, ControlHandler] = {**sysctl_machine.SYSCTLS, **sysctl_sched.SYSCTLS}
 PLATFORM_OPS: dict[int, ControlHandler] = {}
 """Operations by number, given the call and the argument's address; others are -ENOSYS."""
 

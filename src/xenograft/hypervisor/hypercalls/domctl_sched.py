@@ -19,6 +19,7 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.vcpu import RUNSTATE_running
 from xenograft.hypervisor.hypercalls.bitmap import read_bitmap, write_bitmap
 from xenograft.hypervisor.sched.scheduler import Params
+from xenograft.hypervisor.sched.topology import MAX_NUMNODES
 from xenograft.hypervisor.sched.unit import ALL_CPUS
 
 if TYPE_CHECKING:
@@ -107,17 +108,34 @@ def getvcpuaffinity(call: Call, arg: int) -> int:
     return 0
 
 
+def setnodeaffinity(call: Call, arg: int) -> int:
+    """Name the domain's nodes; all of them: let them follow its vCPUs (domain_set_node_affinity).
+
+    Raises XenError: EINVAL for nodes of which the machine has none.
+    """
+    op = call.read(arg, abi.xen_domctl)
+    domain = _domain(call, op)
+    everything = (1 << call.hypervisor.sched.topology.nodes) - 1
+    nodes = read_bitmap(call, op.u.nodeaffinity.nodemap, MAX_NUMNODES)
+    if not nodes & everything:
+        raise XenError(Errno.EINVAL)
+    domain.sched.nodes = None if nodes == (1 << MAX_NUMNODES) - 1 else nodes
+    return 0
+
+
 def getnodeaffinity(call: Call, arg: int) -> int:
-    """The nodes of the CPUs where the domain's vCPUs may (and would rather) run."""
+    """The nodes that were named, or those where the domain's vCPUs may (or would rather) run."""
     op = call.read(arg, abi.xen_domctl)
     domain = _domain(call, op)
     topology = call.hypervisor.sched.topology
-    cpus = 0
-    for vcpu in domain.vcpus:
-        cpus |= (vcpu.unit.hard & vcpu.unit.soft) or vcpu.unit.hard
-    cpus = (cpus or ALL_CPUS) & domain.sched.scheduler.cpus
-    nodes = sum(1 << node for node in range(topology.nodes) if topology.node_cpus(node) & cpus)
-    write_bitmap(call, op.u.nodeaffinity.nodemap, nodes, topology.nodes)
+    nodes = domain.sched.nodes
+    if nodes is None:
+        cpus = 0
+        for vcpu in domain.vcpus:
+            cpus |= (vcpu.unit.hard & vcpu.unit.soft) or vcpu.unit.hard
+        cpus = (cpus or ALL_CPUS) & domain.sched.scheduler.cpus
+        nodes = sum(1 << node for node in range(topology.nodes) if topology.node_cpus(node) & cpus)
+    write_bitmap(call, op.u.nodeaffinity.nodemap, nodes, MAX_NUMNODES)
     return 0
 
 
@@ -206,6 +224,7 @@ _COMMANDS = (
 DOMCTLS: dict[int, Callable[[Call, int], int]] = {
     abi.XEN_DOMCTL_setvcpuaffinity: setvcpuaffinity,
     abi.XEN_DOMCTL_getvcpuaffinity: getvcpuaffinity,
+    abi.XEN_DOMCTL_setnodeaffinity: setnodeaffinity,
     abi.XEN_DOMCTL_getnodeaffinity: getnodeaffinity,
     abi.XEN_DOMCTL_getvcpuinfo: getvcpuinfo,
     abi.XEN_DOMCTL_scheduler_op: scheduler_op,

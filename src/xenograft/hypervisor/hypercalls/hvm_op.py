@@ -13,7 +13,12 @@ from xenograft.abi.hvm import hvm_op as abi
 from xenograft.abi.hvm.hvm_op import xen_hvm_param
 from xenograft.abi.hvm.params import HVM_NR_PARAMS
 from xenograft.hypervisor.hvm import params
-from xenograft.hypervisor.memory.p2m_types import DISCARD_WRITE_TYPES, GRANT_TYPES, RAM_TYPES
+from xenograft.hypervisor.memory.p2m_types import (
+    DISCARD_WRITE_TYPES,
+    GRANT_TYPES,
+    RAM_TYPES,
+    P2mType,
+)
 from xenograft.hypervisor.ops import Op, dispatch_family, everyone, family, hvm_type_only
 from xenograft.hypervisor.privilege import Xsm, check
 
@@ -74,7 +79,7 @@ def get_mem_type(call: Call, arg: abi.xen_hvm_get_mem_type) -> int:
     kind = domain.p2m.lookup(arg.pfn)[1]
     if kind in DISCARD_WRITE_TYPES:
         arg.mem_type = abi.HVMMEM_ram_ro
-    elif kind in RAM_TYPES or kind in GRANT_TYPES:
+    elif kind in RAM_TYPES or kind in GRANT_TYPES or kind is P2mType.populate_on_demand:
         arg.mem_type = abi.HVMMEM_ram_rw
     else:
         arg.mem_type = abi.HVMMEM_mmio_dm
@@ -88,7 +93,7 @@ def pagetable_dying(call: Call, arg: abi.xen_hvm_pagetable_dying) -> int:
 
 
 def get_time(call: Call, arg: int) -> int:
-    call.write(arg, abi.xen_hvm_get_time(now=call.hypervisor.clock.now()))
+    call.write(arg, abi.xen_hvm_get_time(now=call.domain.system_time))
     return 0
 
 

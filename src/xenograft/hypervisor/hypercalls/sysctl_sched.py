@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sysctl operations on physical CPUs, pools and schedulers.
+"""sysctl operations on pools and schedulers.
 
-Facts: public/sysctl.h; Xen's cpupool_do_sysctl(), sched_adjust_global() and do_sysctl() (4.17).
+Facts: public/sysctl.h; Xen's cpupool_do_sysctl() and sched_adjust_global() (4.17).
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.sysctl_structs import (
     _minor_frame,
     xen_sysctl_arinc653_schedule,
-    xen_sysctl_cpuinfo,
-    xen_sysctl_cputopo,
-    xen_sysctl_meminfo,
     xen_sysctl_scheduler_op,
 )
 from xenograft.hypervisor.hypercalls.bitmap import write_bitmap
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xenograft.hypervisor.call import Call
-
-LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
-"""Distances of NUMA nodes, as ACPI's SLIT has them when it says nothing."""
 
 
 def sched_id(call: Call, arg: int) -> int:
@@ -166,69 +160,8 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-# -- the machine's CPUs ----------------------------------------------------------------------------
-def cputopoinfo(call: Call, arg: int) -> int:
-    """Core, socket and node of each CPU; without an array, how many there are."""
-    op = call.read(arg, abi.xen_sysctl)
-    ask, places = op.u.cputopoinfo, call.hypervisor.sched.topology.places
-    count = len(places)
-    if ask.cputopo:
-        count = min(count, ask.num_cpus)
-        size = xen_sysctl_cputopo.sizeof(call.bits)
-        for cpu, place in enumerate(places[:count]):
-            record = xen_sysctl_cputopo(core=place.core, socket=place.socket, node=place.node)
-            call.write(ask.cputopo + cpu * size, record)
-    ask.num_cpus = count
-    call.write(arg, op)
-    return 0
-
-
-def numainfo(call: Call, arg: int) -> int:
-    """Memory and distances of the nodes; the machine's memory is shared out evenly."""
-    op = call.read(arg, abi.xen_sysctl)
-    ask, hypervisor = op.u.numainfo, call.hypervisor
-    nodes = hypervisor.sched.topology.nodes
-    count = nodes
-    if ask.meminfo or ask.distance:
-        count = min(nodes, ask.num_nodes)
-    if ask.meminfo:
-        size = xen_sysctl_meminfo.sizeof(call.bits)
-        total, free = hypervisor.memory.frames, hypervisor.memory.free_frames()
-        record = xen_sysctl_meminfo(memsize=(total << 12) // nodes, memfree=(free << 12) // nodes)
-        for node in range(count):
-            call.write(ask.meminfo + node * size, record)
-    if ask.distance:
-        distances = [
-            LOCAL_DISTANCE if a == b else REMOTE_DISTANCE
-            for a in range(count)
-            for b in range(count)
-        ]
-        call.write_ints(ask.distance, 4, distances)
-    ask.num_nodes = count
-    call.write(arg, op)
-    return 0
-
-
-def getcpuinfo(call: Call, arg: int) -> int:
-    """How long each CPU has idled."""
-    op = call.read(arg, abi.xen_sysctl)
-    ask, core = op.u.getcpuinfo, call.hypervisor.sched
-    now = call.hypervisor.clock.now()
-    count = min(ask.max_cpus, core.topology.cpus)
-    size = xen_sysctl_cpuinfo.sizeof(call.bits)
-    for cpu in range(count):
-        record = xen_sysctl_cpuinfo(idletime=core.total_idle_ns(cpu, now))
-        call.write(ask.info + cpu * size, record)
-    ask.nr_cpus = count
-    call.write(arg, op)
-    return 0
-
-
 SYSCTLS: dict[int, Callable[[Call, int], int]] = {
     abi.XEN_SYSCTL_sched_id: sched_id,
     abi.XEN_SYSCTL_cpupool_op: cpupool_op,
     abi.XEN_SYSCTL_scheduler_op: scheduler_op,
-    abi.XEN_SYSCTL_cputopoinfo: cputopoinfo,
-    abi.XEN_SYSCTL_numainfo: numainfo,
-    abi.XEN_SYSCTL_getcpuinfo: getcpuinfo,
 }

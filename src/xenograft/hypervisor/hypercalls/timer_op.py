@@ -14,15 +14,15 @@ FAR = 1 << 50
 
 def set_timer_op(call: Call, timeout: int) -> int:
     """VIRQ_TIMER at `timeout` (signed ns of system time); 0 stops the timer."""
-    vcpu = call.current
-    now = call.hypervisor.clock.now()
+    vcpu, domain = call.current, call.domain
+    now = domain.system_time
     if timeout == 0:
         vcpu.stop_singleshot_timer()
     elif timeout < 0 or (timeout > now and timeout - now >> 50 & 0xFFFFFFFF):
         call.domain.log.message(f"Warning: huge timeout set: {timeout & (1 << 64) - 1:x}")
-        vcpu.set_singleshot_timer(now + 100_000_000)
+        vcpu.set_singleshot_timer(domain.machine_time(now + 100_000_000))
     else:
-        vcpu.set_singleshot_timer(timeout)
+        vcpu.set_singleshot_timer(domain.machine_time(timeout))
     return 0
 
 

@@ -92,18 +92,19 @@ def stop_periodic_timer(_call: Call, vcpu: Vcpu, _arg: int) -> int:
 
 
 def set_singleshot_timer(call: Call, vcpu: Vcpu, arg: int) -> int:
-    """One VIRQ_TIMER at a time of the machine's clock; at once if it has passed.
+    """One VIRQ_TIMER at a system time; at once if it has passed.
 
     VCPU_SSHOTTMR_future (fail with -ETIME instead) is accepted and has no effect in Xen 4.17.
     """
     _require_current(call, vcpu)
     timer = call.read(arg, abi.vcpu_set_singleshot_timer)
     # Xen's own time is signed: what is beyond lies in the past.
-    if timer.timeout_abs_ns < call.hypervisor.clock.now() or timer.timeout_abs_ns >> 63:
+    domain = call.domain
+    if timer.timeout_abs_ns < domain.system_time or timer.timeout_abs_ns >> 63:
         vcpu.stop_singleshot_timer()
         vcpu.send_timer_event()
     else:
-        vcpu.set_singleshot_timer(timer.timeout_abs_ns)
+        vcpu.set_singleshot_timer(domain.machine_time(timer.timeout_abs_ns))
     return 0
 
 

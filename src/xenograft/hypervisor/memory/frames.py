@@ -53,24 +53,64 @@ class PagePool:
     has reserved of the machine's free frames (XENMEM_claim_pages).
     """
 
-    __slots__ = ("claimed", "domid", "dying", "max_pages", "on_empty", "pages", "special", "view")
+    __slots__ = (
+        "_counted",
+        "_weighted",
+        "claimed",
+        "domid",
+        "dying",
+        "max_pages",
+        "on_empty",
+        "pages",
+        "shared",
+        "special",
+        "view",
+    )
 
     def __init__(self, domid: int, max_pages: int) -> None:
         self.domid = domid
         self.max_pages = max_pages
         self.pages = RunSet()
         self.special: set[int] = set()
+        self.shared: RunSet | None = None
+        """gfns whose frames were shared with a clone; those written since have frames of their
+        own, which are in `pages` once somebody has looked (see `P2m.lookup`)."""
         self.claimed = 0
         self.dying = False
         self.view: AddressSpace | None = None
         """Where the frames show themselves under their own numbers (a PV domain's space)."""
         self.on_empty: Callable[[], None] | None = None
         """Called when a dying domain's last frame has gone."""
+        self._counted = 0
+        """`tot_pages` as it was last looked at."""
+        self._weighted = 0
+        """The sum of all changes of `tot_pages`, each times when it came (ns)."""
+
+    def gain(self, mfn: int, count: int, now: int) -> None:
+        """Frames join the reservation."""
+        self.pages.add(mfn, count)
+        self.recount(now)
+
+    def lose(self, mfn: int, count: int, now: int) -> None:
+        """Frames leave the reservation, those of them that are in it."""
+        self.pages.discard(mfn, count)
+        self.recount(now)
+
+    def recount(self, now: int) -> None:
+        """To be called whenever `tot_pages` has changed: the account of memory over time."""
+        total = self.tot_pages
+        self._weighted += (total - self._counted) * now
+        self._counted = total
+
+    def page_time(self, now: int) -> int:
+        """Frames of the reservation times the time that each was in it until now (ns), exactly."""
+        self.recount(now)
+        return self._counted * now - self._weighted
 
     @property
     def tot_pages(self) -> int:
         """Frames counted in the reservation (XENMEM_current_reservation)."""
-        return len(self.pages)
+        return len(self.pages) + (0 if self.shared is None else len(self.shared))
 
     @property
     def empty(self) -> bool:
@@ -85,8 +125,10 @@ class PagePool:
 class FrameTable:
     """All frames of the machine."""
 
-    def __init__(self, memory: MachineMemory) -> None:
+    def __init__(self, memory: MachineMemory, now: Callable[[], int] = lambda: 0) -> None:
+        """`now`: the machine's time (ns), for the account of who had how much for how long."""
         self.memory = memory
+        self.now = now
         self.pools: dict[int, PagePool] = {}
         self.outstanding_claims = 0
         self.shown: PvMemory | None = None
@@ -112,7 +154,9 @@ class FrameTable:
 
     def restore_pool(self, pool: PagePool, state: PagePoolState) -> None:
         """Take over what `PagePool.save` kept; the frames are there, with their owner."""
-        pool.pages = RunSet(state.pages)
+        pool.lose(0, self.memory.frames, now := self.now())
+        for mfn, count in state.pages:
+            pool.gain(mfn, count, now)
         pool.claimed, pool.dying = state.claimed, state.dying
         self.outstanding_claims += state.claimed
 
@@ -156,8 +200,9 @@ class FrameTable:
         if count > pool.max_pages - pool.tot_pages:
             raise XenError(Errno.E2BIG)
         extents = self._take(pool, count, contiguous, bits)
+        now = self.now()
         for mfn, length in extents:
-            pool.pages.add(mfn, length)
+            pool.gain(mfn, length, now)
         self._spend_claim(pool, count)
         return extents
 
@@ -200,7 +245,7 @@ class FrameTable:
         """
         if mfn not in pool.pages or mfn in self._released or self.memory.refs(mfn) != 1:
             raise XenError(Errno.EINVAL)
-        pool.pages.discard(mfn)
+        pool.lose(mfn, 1, self.now())
         self._disappear(pool, mfn)
 
     def assign(self, pool: PagePool, mfn: int) -> None:
@@ -213,7 +258,7 @@ class FrameTable:
         if pool.tot_pages >= pool.max_pages:
             raise XenError(Errno.E2BIG)
         self.memory.set_owner(mfn, pool.domid)
-        pool.pages.add(mfn)
+        pool.gain(mfn, 1, self.now())
         self._appear(pool, mfn)
         self._spend_claim(pool, 1)
 
@@ -260,7 +305,7 @@ class FrameTable:
         pool = self.pools.get(owner)
         if pool is None:
             return
-        pool.pages.discard(mfn)
+        pool.lose(mfn, 1, self.now())
         pool.special.discard(mfn)
         self._check_empty(pool)
 
@@ -360,7 +405,7 @@ class FrameTable:
         self.set_gfn(mfn, INVALID_GFN, count)
         self._disappear(pool, mfn, count)
         self.memory.free(mfn, count)
-        pool.pages.discard(mfn, count)
+        pool.lose(mfn, count, self.now())
         self._check_empty(pool)
 
     # -- claims --------------------------------------------------------------------------------

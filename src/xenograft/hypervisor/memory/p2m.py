@@ -20,6 +20,7 @@ from enum import Enum, auto
 import msgspec
 
 from xenograft.abi.errno import Errno, XenError
+from xenograft.abi.xen import DOMID_COW
 from xenograft.engine.protocol import P2M_COW, P2M_WRITE, AddressSpace
 from xenograft.hypervisor.memory.frames import INVALID_GFN, INVALID_MFN, FrameTable, PagePool
 from xenograft.hypervisor.memory.p2m_types import (
@@ -32,6 +33,8 @@ from xenograft.hypervisor.memory.p2m_types import (
     SPECIAL_TYPES,
     P2mType,
 )
+from xenograft.hypervisor.memory.pod import PopulateOnDemand
+from xenograft.hypervisor.memory.runs import RunSet
 
 GFN_BITS = 36
 """Guest-physical addresses have at most 48 bits."""
@@ -82,6 +85,7 @@ class P2m:
         "frames",
         "gfn_limit",
         "max_mapped",
+        "pod",
         "pool",
         "space",
         "translated",
@@ -106,15 +110,25 @@ class P2m:
         self.max_mapped = -1
         """The highest gfn that was ever mapped (Xen's max_mapped_pfn), -1 before the first."""
         self.e820: tuple[tuple[int, int, int], ...] = ()
+        self.pod: PopulateOnDemand | None = None
+        """Pages that come when they're touched; None for a domain that has never had any."""
         self._types: dict[int, P2mType] = {}
 
     # -- looking -----------------------------------------------------------------------------
     def lookup(self, gfn: int) -> tuple[int, P2mType]:
-        """(mfn, type) behind a gfn; INVALID_MFN where there's no frame."""
+        """(mfn, type) behind a gfn; INVALID_MFN where there's no frame.
+
+        A frame that is shared with a clone is copied: whoever asks may hold on to it.  Raises
+        XenError(ENOMEM) if the machine has no frame left for that.
+        """
         if not self.translated:
             return (gfn, P2mType.ram_rw) if self.frames.valid(gfn) else _NOTHING
+        if self.pool.shared is not None and gfn in self.pool.shared:
+            self._unshare(gfn)
         entry = self.space.lookup(gfn)
         if entry is None:
+            if self.pod is not None and gfn in self.pod.entries:
+                return INVALID_MFN, P2mType.populate_on_demand
             return INVALID_MFN, self._types.get(gfn, P2mType.mmio_dm)
         return entry[0], self._types.get(gfn, P2mType.ram_rw)
 
@@ -123,6 +137,7 @@ class P2m:
 
         None too for a grant mapping: what is mapped by grant can't be passed on.
         """
+        self.touch(gfn)
         mfn, kind = self.lookup(gfn)
         if kind not in ANY_RAM_TYPES:
             return None
@@ -131,6 +146,10 @@ class P2m:
         else:
             held = self.frames.get_page(mfn, self.pool.domid)
         return (mfn, kind) if held else None
+
+    def odd_types(self) -> dict[int, P2mType]:
+        """The types of gfns that aren't ordinary RAM or nothing."""
+        return dict(self._types)
 
     def own_ram(self, gfn: int, write: bool) -> int | None:
         """The frame of the domain's own behind an ordinary page, without a reference.
@@ -154,7 +173,13 @@ class P2m:
 
     def fault(self, gfn: int, access: int) -> FaultAction:
         """What to do about an access (0 read, 1 write, 2 fetch) that the engine stopped."""
-        _, kind = self.lookup(gfn)
+        if self.touch(gfn):
+            return FaultAction.RETRY
+        try:
+            _, kind = self.lookup(gfn)
+        except XenError:
+            self.crash(f"no memory left for a copy of the page at gfn {gfn:#x}")
+            return FaultAction.RETRY
         if kind not in ANY_RAM_TYPES:
             return FaultAction.MMIO
         if access == ACCESS_WRITE and kind in DISCARD_WRITE_TYPES:
@@ -163,12 +188,58 @@ class P2m:
             return FaultAction.CRASH
         return FaultAction.RETRY
 
+    # -- sharing with clones -------------------------------------------------------------------
+    def share(self, child: P2m) -> list[tuple[int, int]]:
+        """Let an empty map show the same memory, copied page by page when one of both writes.
+
+        Returns the runs (gfn, count) that weren't shared, since others refer to their frames
+        by number: those of the hypervisor's, and those that back ends have mapped.
+        """
+        special = list(self.pool.special)
+        for mfn in special:
+            self.frames.memory.get_ref(mfn)
+        left = self.space.share(child.space, self.pool.domid, child.pool.domid, DOMID_COW)
+        for mfn in special:
+            self.frames.memory.put_ref(mfn)
+        shared = RunSet()
+        for gfn, mfn, count, flags in self.space.entries():
+            if flags & P2M_COW:
+                shared.add(gfn, count)
+                self.pool.pages.discard(mfn, count)
+                self.frames.set_gfn(mfn, INVALID_GFN, count)
+        self.pool.shared, child.pool.shared = shared, RunSet(shared.runs())
+        for pool in (self.pool, child.pool):
+            pool.recount(self.frames.now())
+        child.max_mapped = max(child.max_mapped, self.max_mapped)
+        return left
+
+    def _unshare(self, gfn: int) -> None:
+        """Have a frame of the domain's own behind a gfn that was shared."""
+        assert self.pool.shared is not None  # the caller has looked
+        if not self.space.unshare(gfn):
+            raise XenError(Errno.ENOMEM)
+        entry = self.space.lookup(gfn)
+        self.pool.shared.discard(gfn)
+        if entry is not None:
+            self.pool.pages.add(entry[0])
+            self.frames.set_gfn(entry[0], gfn)
+
+    def _drop_shared(self) -> None:
+        """The end of sharing: what was written is the domain's own, the rest is let go."""
+        shared, self.pool.shared = self.pool.shared, None
+        for gfn, count in () if shared is None else shared.runs():
+            for _, mfn, length, _ in self.space.private(gfn, count):
+                self.pool.pages.add(mfn, length)
+            self.space.drop_shared(gfn, count)
+
     # -- entries -------------------------------------------------------------------------------
     def _set(self, gfn: int, mfn: int, count: int, kind: P2mType) -> None:
         try:
             self.space.map(gfn, mfn, count, FLAGS[kind])
         except IndexError:
             raise XenError(Errno.EINVAL) from None
+        if self.pod is not None:
+            self.pod.entries.discard(gfn, count)
         if kind is not P2mType.ram_rw:
             for i in range(count):
                 self._types[gfn + i] = kind
@@ -265,6 +336,27 @@ class P2m:
             at += length
         return extents
 
+    def populate_on_demand(self, gfn: int, count: int) -> None:
+        """Let frames come to gfn … when they're touched.
+
+        They come from what `PopulateOnDemand.set_target` provides. Raises XenError: EINVAL,
+        EBUSY (see `PopulateOnDemand.mark`).
+        """
+        if self.pod is None:
+            self.pod = PopulateOnDemand(self)
+        self.pod.mark(gfn, count)
+
+    def touch(self, gfn: int) -> bool:
+        """Have a frame where one comes when it's touched.
+
+        False if nothing was to be done; True too if there's no frame left, and the domain has
+        crashed.
+        """
+        if self.pod is None or gfn not in self.pod.entries:
+            return False
+        self.pod.demand(gfn)
+        return True
+
     def guest_remove_page(self, gfn: int) -> None:
         """Unmap a page of the domain's own and give up its allocation.
 
@@ -272,6 +364,9 @@ class P2m:
         for a frame that isn't the domain's (Xen's guest_remove_page).
         """
         mfn, kind = self.lookup(gfn)
+        if kind is P2mType.populate_on_demand and self.pod is not None:
+            self.pod.give_up(gfn)
+            return
         if self.translated and kind in HOLE_TYPES:
             raise XenError(Errno.ENOENT)
         if kind is P2mType.mmio_direct:
@@ -282,7 +377,8 @@ class P2m:
             raise XenError(Errno.ENXIO)
         try:
             self.remove_page(gfn, mfn)
-            self.frames.put_alloc_ref(mfn)
+            if self.pod is None or not self.pod.keep(mfn):
+                self.frames.put_alloc_ref(mfn)
         finally:
             self.frames.put_page(mfn)
 
@@ -339,11 +435,13 @@ class P2m:
         released before (`GrantTable.release_mappings`).
         """
         self.pool.dying = True
+        self._drop_shared()
         for gfn in [gfn for gfn, kind in self._types.items() if kind is P2mType.map_foreign]:
             self._clear(gfn)
         for gfn, _, count, _ in self.space.entries():
             self.space.unmap(gfn, count)
         self._types.clear()
+        self.pod = None
         return self.frames.relinquish(self.pool, budget)
 
     def save(self) -> P2mState:

@@ -21,6 +21,7 @@ class P2mType(IntEnum):
     ram_ro = 3
     mmio_dm = 4
     mmio_direct = 5
+    populate_on_demand = 6
     grant_map_rw = 7
     grant_map_ro = 8
     map_foreign = 14

@@ -25,7 +25,7 @@ from xenograft.abi.memory import (
 )
 from xenograft.abi.xen import DOMID_INVALID, DOMID_XEN
 from xenograft.engine.protocol import PAGE_SHIFT
-from xenograft.hypervisor.memory.frames import INVALID_GFN, INVALID_MFN
+from xenograft.hypervisor.memory.frames import INVALID_GFN
 from xenograft.hypervisor.memory.limits import BUDGET, continue_at, is_hardware_domain
 from xenograft.hypervisor.memory.p2m_types import RAM_TYPES, P2mType
 from xenograft.hypervisor.privilege import Xsm, check
@@ -160,10 +160,10 @@ def _source(domain: Domain, space: int, idx: int) -> int:
     if space == XENMAPSPACE_grant_table:
         mfn: int = domain.grants.frame_for_map(idx)
         return mfn
-    if space == XENMAPSPACE_gmfn:
-        mfn, _ = p2m.lookup(idx)
-        if mfn != INVALID_MFN and p2m.frames.get_page(mfn, domain.domid):
-            p2m.frames.put_page(mfn)
+    if space == XENMAPSPACE_gmfn and (page := p2m.get_page(idx)) is not None:
+        mfn = page[0]
+        p2m.frames.put_page(mfn)
+        if p2m.frames.memory.owner(mfn) == domain.domid:
             return mfn
     raise XenError(Errno.EINVAL)
 

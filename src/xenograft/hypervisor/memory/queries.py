@@ -190,18 +190,20 @@ def machphys_mfn_list(call: Call, request: xen_machphys_mfn_list) -> int:
 
 # -- populate on demand, sharing, access ----------------------------------------------------------
 def set_pod_target(call: Call, target: xen_pod_target) -> int:
-    """Set how much populate-on-demand memory a domain may use.
+    """Set how much memory a domain with populate-on-demand pages may have in all.
 
-    Xen does nothing for a domain that has none, nor do we for any.
+    As in Xen nothing happens for a domain that has none.
     """
     domain = _pod_domain(call, target)
     if target.target_pages > domain.p2m.pool.max_pages:
         raise XenError(Errno.EINVAL)
+    if domain.p2m.pod is not None:
+        domain.p2m.pod.set_target(target.target_pages)
     return _tell_pod(domain, target)
 
 
 def get_pod_target(call: Call, target: xen_pod_target) -> int:
-    """How much populate-on-demand memory a domain has: none."""
+    """How much populate-on-demand memory a domain has."""
     return _tell_pod(_pod_domain(call, target), target)
 
 
@@ -216,7 +218,9 @@ def _pod_domain(call: Call, target: xen_pod_target) -> Domain:
 
 def _tell_pod(domain: Domain, target: xen_pod_target) -> int:
     target.tot_pages = domain.p2m.pool.tot_pages
-    target.pod_cache_pages = target.pod_entries = 0
+    pod = domain.p2m.pod
+    target.pod_cache_pages = 0 if pod is None else len(pod.cache)
+    target.pod_entries = 0 if pod is None else len(pod.entries)
     return 0
 
 

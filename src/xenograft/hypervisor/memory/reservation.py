@@ -122,8 +122,11 @@ def _increase(call: Call, reservation: xen_memory_reservation, p2m: P2m, extent:
 def _populate(call: Call, reservation: xen_memory_reservation, p2m: P2m, extent: int) -> None:
     gfn = _gfn(call, reservation, extent)
     if reservation.mem_flags & XENMEMF_populate_on_demand:
-        # Nobody may do it to themselves; and without a cache of such pages, no one else can.
-        raise XenError(Errno.ENOMEM)
+        # Nobody may do it to themselves.
+        if p2m is call.domain.p2m or not p2m.translated:
+            raise XenError(Errno.EINVAL)
+        p2m.populate_on_demand(gfn, 1 << reservation.extent_order)
+        return
     extents = p2m.populate(
         gfn, 1 << reservation.extent_order, bits=machine_bits(call, reservation.mem_flags)
     )

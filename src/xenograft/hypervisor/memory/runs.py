@@ -47,6 +47,13 @@ class RunSet:
         """The lowest run as (start, length), or None."""
         return (self._starts[0], self._ends[0] - self._starts[0]) if self._starts else None
 
+    def run_of(self, value: int) -> tuple[int, int] | None:
+        """The run that holds `value` as (start, length), or None."""
+        at = bisect_right(self._starts, value) - 1
+        if at < 0 or value >= self._ends[at]:
+            return None
+        return self._starts[at], self._ends[at] - self._starts[at]
+
     def add(self, start: int, count: int = 1) -> None:
         """Add start … start+count-1; those that are members already stay so."""
         if count <= 0:

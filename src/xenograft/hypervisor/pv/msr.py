@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from xenograft.abi.errno import XenError
 from xenograft.arch.x86 import msr_index as m
 from xenograft.arch.x86 import pv
+from xenograft.arch.x86.msr import DE_CFG_LFENCE_SERIALISE, FEATURE_CONTROL_LOCK
 from xenograft.arch.x86.registers import is_canonical
+from xenograft.arch.x86.vmce import MachineCheck
 from xenograft.engine.protocol import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ XEN_MSR_PAT = 0x050100070406
 APIC_DEFAULT = 0xFEE00000 | 1 << 11
 APIC_BSP = 1 << 8
 _MISC_ENABLE = 1 << 0 | 1 << 11 | 1 << 12 | 1 << 23
+_K8_PSTATES = (0xC0010041, 0xC0010042, *range(0xC0010061, 0xC001006C))
 _BASES = {
     m.MSR_FS_BASE: "fs.base",
     m.MSR_GS_BASE: "gs.base",
@@ -38,6 +41,7 @@ class PvMsrs:
     def __init__(self, platform: PvPlatform, vcpu: Vcpu) -> None:
         self._platform = platform
         self._vcpu = vcpu
+        self.mce = MachineCheck()
 
     def read(self, index: int) -> int | None:
         """RDMSR by the guest's kernel; None: #GP."""
@@ -56,7 +60,10 @@ class PvMsrs:
             return cpu.tsc()
         if index == m.MSR_ARCH_CAPABILITIES:
             return policy.arch_capabilities if policy.has("arch-caps") else None
-        return _CONSTANTS.get(index)
+        if (value := self.mce.read(index, policy.vendor)) is not None:
+            return value
+        value = _CONSTANTS.get(index)
+        return _BY_VENDOR.get(policy.vendor, {}).get(index) if value is None else value
 
     def write(self, index: int, value: int) -> bool:
         """WRMSR by the guest's kernel; False: #GP."""
@@ -78,7 +85,9 @@ class PvMsrs:
             return index != m.MSR_XEN_HYPERCALL_PAGE or self._hypercall_page(value)
         if index == m.MSR_INTEL_MISC_FEATURES_ENABLES:
             return value == 0
-        return False
+        if (done := self.mce.write(index, value)) is not None:
+            return done
+        return index in _COUNTERS.get(policy.vendor, ())
 
     def _hypercall_page(self, value: int) -> bool:
         """Fill a page of the guest's with hypercall code; other pages than 0 are unknown."""
@@ -94,6 +103,27 @@ class PvMsrs:
         return True
 
 
+# Performance counters without a vPMU: reads give 0, writes are dropped.
+_COUNTERS: dict[str, frozenset[int]] = {
+    "GenuineIntel": frozenset(
+        (*range(0xC1, 0xC9), *range(0x186, 0x18A), *range(0x309, 0x30C), *range(0x38D, 0x391))
+    ),
+    "AuthenticAMD": frozenset((*range(0xC0010000, 0xC0010008), *range(0xC0010200, 0xC001020C))),
+}
+_BY_VENDOR = {
+    "GenuineIntel": {
+        m.MSR_IA32_FEATURE_CONTROL: FEATURE_CONTROL_LOCK,
+        m.MSR_IA32_PERF_STATUS: 0,
+        m.MSR_IA32_PERF_CTL: 0,
+        m.MSR_IA32_THERM_STATUS: 0,
+        **dict.fromkeys(_COUNTERS["GenuineIntel"], 0),
+    },
+    "AuthenticAMD": {
+        m.MSR_AMD64_DE_CFG: DE_CFG_LFENCE_SERIALISE,
+        **dict.fromkeys(_K8_PSTATES, 0),
+        **dict.fromkeys(_COUNTERS["AuthenticAMD"], 0),
+    },
+}
 _CONSTANTS = {
     m.MSR_IA32_CR_PAT: XEN_MSR_PAT,
     m.MSR_IA32_MISC_ENABLE: _MISC_ENABLE,

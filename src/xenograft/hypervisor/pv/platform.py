@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, cast
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.xen import HYPERCALLS
 from xenograft.arch.x86 import pv
-from xenograft.arch.x86.cpuid.leaves import HypervisorInfo
-from xenograft.arch.x86.cpuid.policy import CpuPolicy, Edit, VcpuView
+from xenograft.arch.x86.cpuid.policy import Edit, VcpuView
 from xenograft.engine.protocol import Exit
 from xenograft.hypervisor.call import Call, CpuAccess
 from xenograft.hypervisor.guest_time import update_vcpu_time
+from xenograft.hypervisor.identity import cpu_policy
 from xenograft.hypervisor.pv import context, emulate
 from xenograft.hypervisor.pv.mappings import DomainMappings, XenMappings
 from xenograft.hypervisor.pv.msr import PvMsrs
@@ -65,25 +65,15 @@ class PvPlatform:
         self.pages: PvPages = engine.pv_pages(hypervisor.memory, domain.space, domain.domid)
         self._mappings: DomainMappings | None = None
         self._xen.show(domain.space)
-        self.policy = self._make_policy(())
+        self.policy = cpu_policy(domain)
+        self.io_bitmaps: dict[int, tuple[int, int]] = {}
+        """By vCPU: (address, ports) of the bitmap of ports that its user may use."""
         self.msrs = [PvMsrs(self, vcpu) for vcpu in domain.vcpus]
         self.set_width(64)
 
-    def _make_policy(self, edits: Iterable[Edit]) -> CpuPolicy:
-        domain = self._domain
-        about = domain.hypervisor.xen_version
-        info = HypervisorInfo(
-            domid=domain.domid,
-            hvm=False,
-            version=(about.major, about.minor),
-            tsc_khz=domain.hypervisor.tsc_khz,
-            host_khz=domain.hypervisor.tsc_khz,
-        )
-        return CpuPolicy.make(hvm=False, vcpus=len(domain.vcpus), edits=edits, hypervisor=info)
-
     def set_cpuid(self, edits: Iterable[Edit]) -> None:
         """Edit the default policy as a configuration asks; before the first vCPU is brought up."""
-        self.policy = self._make_policy(edits)
+        self.policy = cpu_policy(self._domain, edits)
 
     def set_width(self, bits: int) -> None:
         """Make it a 64-bit or a 32-bit domain, while it has no vCPUs (set_address_size)."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ARINC 653: a table says which vCPU runs when; the table repeats in each major frame.
 
-Facts: Xen's xen/common/sched/arinc653.c and xen_sysctl_arinc653_schedule (public/sysctl.h).  As
-in Xen, a pool of this scheduler is meant to have one CPU: vCPUs stay where they were placed, and
-the table is followed there.  A vCPU that isn't in the table never runs; what isn't used of a
-window is idle time.
+Facts: Xen's xen/common/sched/arinc653.c and xen_sysctl_arinc653_schedule (public/sysctl.h).
+Xen's code follows one table with one position in it, so that it's right on one CPU alone
+(its wiki says sched=arinc653 maxcpus=1), but lets pools have more; here a second is refused.  A
+vCPU that isn't in the table never runs; what isn't used of a window is idle time.
 
 Windows follow from the time when the table was set, and not from when decisions were made, so
 that they don't drift.
@@ -19,18 +19,17 @@ import msgspec
 from xenograft.abi.domctl import XEN_SCHEDULER_ARINC653
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.sysctl import ARINC653_MAX_DOMAINS_PER_SCHEDULE
+from xenograft.hypervisor.sched.constants import (
+    ARINC653_DEFAULT_TIMESLICE,
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import first
 from xenograft.hypervisor.sched.scheduler import (
-    FOREVER,
-    MILLISECOND,
     Decision,
     Host,
     Scheduler,
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
-
-DEFAULT_TIMESLICE = 10 * MILLISECOND
-"""The minor frame of each vCPU of domain 0 as long as no table was set."""
 
 
 class MinorFrame(msgspec.Struct, frozen=True):
@@ -66,6 +65,7 @@ class Arinc653(Scheduler):
     opt_name = "arinc653"
     sched_id = XEN_SCHEDULER_ARINC653
     adjustable = False
+    one_cpu = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -108,7 +108,7 @@ class Arinc653(Scheduler):
         """Whose window it is at a time (None: nobody's), and when that ends (ns)."""
         table = self.table
         if not table.frames:
-            return None, time + DEFAULT_TIMESLICE
+            return None, time + ARINC653_DEFAULT_TIMESLICE
         into = (time - self._origin) % table.major_frame_ns
         start = time - into
         index = bisect_right(self._ends, into)
@@ -124,8 +124,8 @@ class Arinc653(Scheduler):
         self._units[key] = unit
         if unit.domain.domid == 0 and len(self.table.frames) < ARINC653_MAX_DOMAINS_PER_SCHEDULE:
             # Domain 0 runs before anybody has set a table.
-            frames = (*self.table.frames, MinorFrame(*key, DEFAULT_TIMESLICE))
-            self._install(Schedule(self.table.major_frame_ns + DEFAULT_TIMESLICE, frames))
+            frames = (*self.table.frames, MinorFrame(*key, ARINC653_DEFAULT_TIMESLICE))
+            self._install(Schedule(self.table.major_frame_ns + ARINC653_DEFAULT_TIMESLICE, frames))
         self._resolve()
 
     def remove(self, unit: SchedUnit, now: int) -> None:

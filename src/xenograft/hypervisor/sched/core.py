@@ -15,8 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
+from xenograft.hypervisor.sched.constants import (
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, first
-from xenograft.hypervisor.sched.scheduler import FOREVER, Scheduler
+from xenograft.hypervisor.sched.scheduler import Scheduler
 from xenograft.hypervisor.sched.unit import ALL_CPUS, SchedDomain, SchedUnit
 
 if TYPE_CHECKING:
@@ -30,8 +33,16 @@ DecisionHook = Callable[[int, int, "SchedUnit | None", "SchedUnit | None"], None
 class SchedCore:
     """The physical CPUs of a machine and what they run."""
 
-    def __init__(self, topology: Topology, timers: TimerQueue, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        timers: TimerQueue,
+        now: Callable[[], int],
+        credit2_runqueue: str = "socket",
+    ) -> None:
+        """`now`: the machine's time (ns); `credit2_runqueue`: one of CREDIT2_RUNQUEUES."""
         self.topology = topology
+        self.credit2_runqueue = credit2_runqueue
         self.timers = timers
         self.now = now
         cpus = topology.cpus

@@ -13,7 +13,7 @@ Facts: Xen's xen/common/sched/credit.c (4.17).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT
 from xenograft.abi.errno import Errno, XenError
@@ -22,12 +22,18 @@ from xenograft.abi.sysctl import (
     XEN_SYSCTL_CSCHED_TSLICE_MAX,
     XEN_SYSCTL_CSCHED_TSLICE_MIN,
 )
-from xenograft.hypervisor.sched.cpumask import cycle
-from xenograft.hypervisor.sched.scheduler import (
+from xenograft.hypervisor.sched.constants import (
+    CSCHED_CREDITS_PER_MSEC,
+    CSCHED_DEFAULT_TSLICE_MS,
+    CSCHED_DEFAULT_WEIGHT,
+    CSCHED_TICKS_PER_TSLICE,
     FOREVER,
     MICROSECOND,
     MILLISECOND,
     SCHED_DEFAULT_RATELIMIT_US,
+)
+from xenograft.hypervisor.sched.cpumask import cycle
+from xenograft.hypervisor.sched.scheduler import (
     Decision,
     GlobalParams,
     Host,
@@ -37,11 +43,6 @@ from xenograft.hypervisor.sched.scheduler import (
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import Timer
-
-CSCHED_DEFAULT_WEIGHT = 256
-CSCHED_TICKS_PER_TSLICE = 3
-CSCHED_DEFAULT_TSLICE_MS = 30
-CSCHED_CREDITS_PER_MSEC = 10
 
 BOOST, UNDER, OVER = 0, 1, 2
 """Priorities, the highest first."""
@@ -66,9 +67,9 @@ class _Unit:
         "last_sched",
         "parked",
         "priority",
+        "queue",
         "start",
         "switched_in",
-        "ticket",
         "unit",
         "yielding",
     )
@@ -85,11 +86,12 @@ class _Unit:
         """Since when it owes credit; -1 while it doesn't run."""
         self.switched_in = 0
         self.last_sched = 0
-        self.ticket = 0
-        """Marks its valid entry in a queue; 0: it's in none."""
+        self.queue: Queue | None = None
+        """Where it waits, on the CPU that its unit is placed on."""
 
 
-Entry = tuple[int, _Unit]
+Queue = OrderedDict[_Unit, None]
+"""Units of one priority that wait, in turn."""
 
 
 class Credit(Scheduler):
@@ -103,14 +105,14 @@ class Credit(Scheduler):
         super().__init__(host)
         self.ratelimit = SCHED_DEFAULT_RATELIMIT_US * MICROSECOND
         self.migration_delay = 0
-        self._queues: dict[int, tuple[deque[Entry], deque[Entry], deque[Entry]]] = {}
-        self._counts: dict[int, list[int]] = {}
-        """How many wait in each of a CPU's queues."""
+        self._queues: dict[int, tuple[Queue, Queue, Queue]] = {}
+        """Of each CPU, by priority."""
         self._with_under = 0
         """CPUs in whose queues somebody waits in BOOST or UNDER."""
         self._with_any = 0
-        self._next = 1
         self._active: dict[_Domain, None] = {}
+        self._active_weight = 0
+        """The sum of weights of active domains, each counted for each of its active units."""
         self._balance = 0
         self._ticker: Timer | None = None
         self._ticks = 0
@@ -125,8 +127,7 @@ class Credit(Scheduler):
     # -- CPUs, domains, units --------------------------------------------------------------------
     def add_cpu(self, cpu: int) -> None:
         super().add_cpu(cpu)
-        self._queues[cpu] = (deque(), deque(), deque())
-        self._counts[cpu] = [0, 0, 0]
+        self._queues[cpu] = (OrderedDict(), OrderedDict(), OrderedDict())
 
     def remove_cpu(self, cpu: int) -> None:
         super().remove_cpu(cpu)
@@ -134,10 +135,8 @@ class Credit(Scheduler):
         self._with_under &= ~(1 << cpu)
         self._with_any &= ~(1 << cpu)
         for queue in self._queues.pop(cpu):
-            for ticket, svc in queue:
-                if svc.ticket == ticket:
-                    svc.ticket = 0
-        del self._counts[cpu]
+            for svc in queue:
+                svc.queue = None
 
     def close(self) -> None:
         self.host.timers.cancel(self._ticker)
@@ -172,53 +171,42 @@ class Credit(Scheduler):
         cpu, priority = svc.unit.cpu, svc.priority
         if not self.cpus >> cpu & 1:
             cpu = svc.unit.cpu = cycle(self.cpus & svc.unit.hard or self.cpus, cpu)
-        ticket = svc.ticket = self._next
-        self._next = ticket + 1
-        self._queues[cpu][priority].append((ticket, svc))
-        self._counts[cpu][priority] += 1
+        queue = svc.queue = self._queues[cpu][priority]
+        queue[svc] = None
         self._with_any |= 1 << cpu
         if priority != OVER:
             self._with_under |= 1 << cpu
 
     def _dequeue(self, svc: _Unit) -> None:
-        """From the queue where it waits, if it does; its entry is thrown away later."""
-        if not svc.ticket:
-            return
-        svc.ticket = 0
-        cpu = svc.unit.cpu
-        counts = self._counts[cpu]
-        counts[svc.priority] -= 1
-        if not counts[BOOST] and not counts[UNDER]:
+        """From the queue where it waits, if it does."""
+        queue = svc.queue
+        if queue is not None:
+            svc.queue = None
+            del queue[svc]
+            if not queue:
+                self._emptied(svc.unit.cpu)
+
+    def _emptied(self, cpu: int) -> None:
+        """One of a CPU's queues has become empty."""
+        boost, under, over = self._queues[cpu]
+        if not boost and not under:
             self._with_under &= ~(1 << cpu)
-            if not counts[OVER]:
+            if not over:
                 self._with_any &= ~(1 << cpu)
-        queue = self._queues[cpu][svc.priority]
-        if len(queue) > 64 and len(queue) > 3 * counts[svc.priority]:
-            live = [entry for entry in queue if entry[0] == entry[1].ticket]
-            queue.clear()
-            queue.extend(live)
 
     def _set_priority(self, svc: _Unit, priority: int) -> None:
         if svc.priority != priority:
-            queued = bool(svc.ticket)
+            queued = svc.queue is not None
             self._dequeue(svc)
             svc.priority = priority
             if queued:
                 self._enqueue(svc)
 
-    def _first(self, cpu: int, worst: int, runner: int) -> _Unit | None:
-        """The first on `cpu`'s queue, of priority `worst` or better, that may run on `runner`."""
-        counts = self._counts[cpu]
-        for priority in range(worst + 1):
-            if not counts[priority]:
-                continue
-            queue = self._queues[cpu][priority]
-            while queue and queue[0][0] != queue[0][1].ticket:
-                queue.popleft()
-            if cpu == runner:
-                return queue[0][1]
-            for ticket, svc in queue:
-                if ticket != svc.ticket or not svc.unit.hard >> runner & 1:
+    def _steal(self, cpu: int, worst: int, runner: int) -> _Unit | None:
+        """The first that waits for `cpu`, UNDER or any (`worst`), and may run on `runner`."""
+        for queue in self._queues[cpu][: worst + 1]:
+            for svc in queue:
+                if not svc.unit.hard >> runner & 1:
                     continue
                 if self.migration_delay and self.host.now() - svc.last_sched < self.migration_delay:
                     continue  # its caches are still warm there
@@ -245,11 +233,13 @@ class Credit(Scheduler):
             svc.active = True
             svc.domain.active[svc] = None
             self._active[svc.domain] = None
+            self._active_weight += svc.domain.weight
 
     def _deactivate(self, svc: _Unit) -> None:
         if svc.active:
             svc.active = False
             del svc.domain.active[svc]
+            self._active_weight -= svc.domain.weight
             if not svc.domain.active:
                 del self._active[svc.domain]
 
@@ -283,26 +273,25 @@ class Credit(Scheduler):
 
     def _share_out(self, now: int) -> None:
         """csched_acct(): the credit of a time slice of all CPUs, by weight."""
-        total_weight = sum(sdom.weight * len(sdom.active) for sdom in self._active)
+        total_weight = self._active_weight
         if not total_weight:
             self._balance = 0
             return
-        total = self.credits_per_tslice * self.cpus.bit_count()
-        if self._balance < 0:
-            total -= self._balance
+        slice_ = self.credits_per_tslice
+        total = slice_ * self.cpus.bit_count()
+        debt = -self._balance if self._balance < 0 else 0
+        total += debt
         weight_left = total_weight
-        balance = total_had = 0
+        balance = 0
         extra = False
         for sdom in list(self._active):
             active = len(sdom.active)
             weight = sdom.weight * active
             weight_left -= weight
-            peak = active * self.credits_per_tslice
-            if self._balance < 0:
-                peak += -(self._balance * weight // total_weight)
+            peak = active * slice_ - (-debt * weight // total_weight)
             cap = 0
             if sdom.cap:
-                cap = (sdom.cap * self.credits_per_tslice + 99) // 100
+                cap = (sdom.cap * slice_ + 99) // 100
                 peak = min(peak, cap)
                 cap = -(-cap // active)
             fair = -(-total * weight // total_weight)
@@ -314,30 +303,41 @@ class Credit(Scheduler):
                     total += (fair - peak) * total_weight // weight_left
                 fair = peak
             share = -(-fair // active)
-            for svc in list(sdom.active):
-                balance += self._give(svc, share, cap, now)
-                total_had += share
+            for svc in tuple(sdom.active):
+                credit = svc.credit + share
+                if (
+                    svc.priority == UNDER
+                    and svc.start < 0
+                    and 0 <= credit <= slice_
+                    and not svc.parked
+                ):
+                    # For most, nothing else changes: no call, since they may be thousands.
+                    svc.credit = credit
+                else:
+                    credit = self._give(svc, share, cap, now)
+                balance += credit
         self._balance = 0 if extra else balance
 
     def _give(self, svc: _Unit, share: int, cap: int, now: int) -> int:
         """Give one unit its share; returns what it has then."""
         if svc.unit.running:
             self._burn(svc, now)
-        svc.credit += share
-        if svc.credit < 0:
+        credit = svc.credit + share
+        if credit < 0:
             self._set_priority(svc, OVER)
-            if cap and svc.credit < -cap and not svc.parked:
+            if cap and credit < -cap and not svc.parked:
                 self._park(svc)
-            svc.credit = max(svc.credit, -self.credits_per_tslice)
-            return svc.credit
-        self._set_priority(svc, UNDER)
-        if svc.parked:
-            self._unpark(svc)
-        if svc.credit > self.credits_per_tslice:
-            # It has more than it could use: it isn't active any more.
-            self._deactivate(svc)
-            svc.credit //= 2
-        return svc.credit
+            credit = max(credit, -self.credits_per_tslice)
+        else:
+            self._set_priority(svc, UNDER)
+            if svc.parked:
+                self._unpark(svc)
+            if credit > self.credits_per_tslice:
+                # It has more than it could use: it isn't active any more.
+                self._deactivate(svc)
+                credit //= 2
+        svc.credit = credit
+        return credit
 
     def _park(self, svc: _Unit) -> None:
         svc.parked = True
@@ -347,7 +347,7 @@ class Credit(Scheduler):
 
     def _unpark(self, svc: _Unit) -> None:
         svc.parked = False
-        if svc.unit.runnable and not svc.unit.running and not svc.ticket:
+        if svc.unit.runnable and not svc.unit.running and svc.queue is None:
             # No boost for what was only paused for having used too much.
             self._enqueue(svc)
             self._tickle(svc)
@@ -356,7 +356,7 @@ class Credit(Scheduler):
     def wake(self, unit: SchedUnit, now: int) -> None:
         svc: _Unit = unit.record
         self._arm()
-        if unit.running or svc.ticket or svc.parked:
+        if unit.running or svc.queue is not None or svc.parked:
             return
         if svc.priority == UNDER:
             svc.priority = BOOST
@@ -398,7 +398,7 @@ class Credit(Scheduler):
                 cur = svc
                 if svc.priority == BOOST and svc.credit < 0:
                     svc.priority = OVER
-        if cpu not in self._counts:
+        if cpu not in self._queues:
             return None, FOREVER
         if cur is not None and not yielding and self.ratelimit:
             left = cur.switched_in + self.ratelimit - now
@@ -419,7 +419,11 @@ class Credit(Scheduler):
 
     def _choose(self, cpu: int, cur: _Unit | None, yielding: bool, now: int) -> _Unit | None:
         """The first here; if that's OVER or nobody, look for somebody UNDER elsewhere."""
-        head = self._first(cpu, OVER, cpu)
+        head: _Unit | None = None
+        for queue in self._queues[cpu]:
+            if queue:
+                head = next(iter(queue))
+                break
         if cur is not None and (head is None or (cur.priority < head.priority and not yielding)):
             best: _Unit | None = cur
         else:
@@ -432,14 +436,14 @@ class Credit(Scheduler):
         while others:
             other = cycle(others, cpu)
             others &= ~(1 << other)
-            found = self._first(other, worst, cpu)
+            found = self._steal(other, worst, cpu)
             if found is not None:
                 return found
         return best
 
     def switched_out(self, unit: SchedUnit, now: int) -> None:
         svc: _Unit = unit.record
-        if unit.runnable and not svc.ticket and not svc.parked:
+        if unit.runnable and svc.queue is None and not svc.parked:
             self._enqueue(svc)
             if idle := self.host.idle & self.cpus & unit.hard & ~self.host.resched:
                 self.host.tickle(cycle(idle, unit.cpu))
@@ -456,6 +460,7 @@ class Credit(Scheduler):
         """Weight 0 and no cap leave what is there, as in Xen."""
         sdom: _Domain = domain.record
         if params.weight:
+            self._active_weight += (params.weight - sdom.weight) * len(sdom.active)
             sdom.weight = params.weight
         if params.cap is not None:
             sdom.cap = params.cap

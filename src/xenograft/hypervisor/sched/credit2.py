@@ -21,14 +21,23 @@ from __future__ import annotations
 from itertools import islice
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
-from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in, cycle, first
-from xenograft.hypervisor.sched.credit2_load import FULL_LOAD, Load
-from xenograft.hypervisor.sched.runqueue import Queued, RunQueue
-from xenograft.hypervisor.sched.scheduler import (
+from xenograft.hypervisor.sched.constants import (
+    CSCHED2_BDGT_REPL_PERIOD,
+    CSCHED2_CREDIT_INIT,
+    CSCHED2_CREDIT_MAX,
+    CSCHED2_MAX_TIMER,
+    CSCHED2_MIGRATE_RESIST,
+    CSCHED2_MIN_TIMER,
     FOREVER,
+    MAX_CPUS_RUNQUEUE,
     MICROSECOND,
     MILLISECOND,
     SCHED_DEFAULT_RATELIMIT_US,
+)
+from xenograft.hypervisor.sched.cpumask import cpus_in, cycle, first
+from xenograft.hypervisor.sched.credit2_load import FULL_LOAD
+from xenograft.hypervisor.sched.credit2_records import DomainRecord, SharedQueue, UnitRecord
+from xenograft.hypervisor.sched.scheduler import (
     Decision,
     GlobalParams,
     Host,
@@ -37,17 +46,7 @@ from xenograft.hypervisor.sched.scheduler import (
     check_ratelimit,
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
-from xenograft.hypervisor.timers import Timer
 
-CSCHED2_DEFAULT_WEIGHT = 256
-CSCHED2_CREDIT_INIT = 10 * MILLISECOND
-CSCHED2_MIN_TIMER = 500 * MICROSECOND
-CSCHED2_CARRYOVER_MAX = CSCHED2_MIN_TIMER
-CSCHED2_MAX_TIMER = CSCHED2_CREDIT_INIT
-CSCHED2_MIGRATE_RESIST = 500 * MICROSECOND
-CSCHED2_BDGT_REPL_PERIOD = 10 * MILLISECOND
-MAX_CPUS_RUNQUEUE = 16
-CREDIT_MAX = CSCHED2_CREDIT_INIT + CSCHED2_CARRYOVER_MAX
 YIELD_BIAS = MILLISECOND
 """How far one who yields goes behind the first of those that wait.
 
@@ -56,96 +55,6 @@ a lock would then pass the turn among themselves for long before its holder gets
 """
 BALANCE_CANDIDATES = 16
 """How many units of a queue load balancing looks at, so that it takes bounded time."""
-
-
-class _Domain:
-    __slots__ = ("budget", "cap", "next_repl", "parked", "timer", "total", "units", "weight")
-
-    def __init__(self) -> None:
-        self.weight = CSCHED2_DEFAULT_WEIGHT
-        self.cap = 0
-        self.total = 0
-        """Budget per period (ns)."""
-        self.budget = 0
-        self.next_repl = 0
-        self.timer: Timer | None = None
-        self.units: list[_Unit] = []
-        self.parked: list[_Unit] = []
-
-
-class _Unit(Queued):
-    __slots__ = (
-        "budget",
-        "counted",
-        "credit",
-        "domain",
-        "load",
-        "parked",
-        "residual",
-        "rqd",
-        "start",
-        "switched_in",
-        "weight",
-        "yielding",
-    )
-
-    def __init__(self, unit: SchedUnit, domain: _Domain, rqd: _Runqueue, now: int) -> None:
-        super().__init__(unit)
-        self.domain = domain
-        self.weight = domain.weight
-        self.rqd = rqd
-        self.credit = CSCHED2_CREDIT_INIT - rqd.given
-        """Relative to `rqd.given`; see the module's docstring."""
-        self.residual = 0
-        self.start = -1
-        """Since when it burns credit; -1 while it doesn't run."""
-        self.switched_in = 0
-        self.budget = 0
-        self.parked = False
-        self.yielding = False
-        self.counted = False
-        """Whether the queue's load counts it."""
-        self.load = Load(now, FULL_LOAD >> 1)
-
-
-class _Runqueue:
-    __slots__ = ("cpu_list", "cpus", "given", "load", "max_weight", "queue", "units", "weights")
-
-    def __init__(self, now: int) -> None:
-        self.cpus: CpuMask = 0
-        self.cpu_list: list[int] = []
-        self.queue = RunQueue()
-        self.units: dict[_Unit, None] = {}
-        self.weights: dict[int, int] = {}
-        self.max_weight = 1
-        self.given = 0
-        """The sum of what all resets have given each unit."""
-        self.load = Load(now)
-
-    def set_cpus(self, cpus: CpuMask) -> None:
-        self.cpus = cpus
-        self.cpu_list = list(cpus_in(cpus))
-        self.queue.set_cpus(cpus)
-
-    def add(self, svc: _Unit, now: int) -> None:
-        self.units[svc] = None
-        self.weights[svc.weight] = self.weights.get(svc.weight, 0) + 1
-        self.max_weight = max(self.weights)
-        self.load.change(0, now)
-        self.load.planned += svc.load.average
-        svc.rqd = self
-
-    def drop(self, svc: _Unit, now: int) -> None:
-        del self.units[svc]
-        self.forget_weight(svc.weight)
-        self.load.change(0, now)
-        self.load.planned = max(self.load.planned - svc.load.average, 0)
-
-    def forget_weight(self, weight: int) -> None:
-        self.weights[weight] -= 1
-        if not self.weights[weight]:
-            del self.weights[weight]
-        self.max_weight = max(self.weights, default=1)
 
 
 class Credit2(Scheduler):
@@ -158,10 +67,8 @@ class Credit2(Scheduler):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self.ratelimit = SCHED_DEFAULT_RATELIMIT_US * MICROSECOND
-        self.runqueue_by = "socket"
-        """Which CPUs share a run queue: cpu, core, socket, node, all (boot credit2_runqueue=)."""
-        self.runqueues: list[_Runqueue] = []
-        self._of_cpu: dict[int, _Runqueue] = {}
+        self.runqueues: list[SharedQueue] = []
+        self._of_cpu: dict[int, SharedQueue] = {}
 
     # -- CPUs ------------------------------------------------------------------------------------
     def _group(self, cpu: int) -> tuple[int, ...]:
@@ -173,7 +80,7 @@ class Credit2(Scheduler):
             "node": (place.node,),
             "all": (),
         }
-        return groups[self.runqueue_by]
+        return groups[self.host.credit2_runqueue]
 
     def add_cpu(self, cpu: int) -> None:
         super().add_cpu(cpu)
@@ -182,7 +89,7 @@ class Credit2(Scheduler):
             if self._group(first(rqd.cpus)) == group and rqd.cpus.bit_count() < MAX_CPUS_RUNQUEUE:
                 break
         else:
-            rqd = _Runqueue(self.host.now())
+            rqd = SharedQueue(self.host.now())
             self.runqueues.append(rqd)
         rqd.set_cpus(rqd.cpus | 1 << cpu)
         self._of_cpu[cpu] = rqd
@@ -205,22 +112,22 @@ class Credit2(Scheduler):
 
     # -- domains and units -----------------------------------------------------------------------
     def add_domain(self, domain: SchedDomain) -> None:
-        domain.record = _Domain()
+        domain.record = DomainRecord()
 
     def remove_domain(self, domain: SchedDomain) -> None:
         self.host.timers.cancel(domain.record.timer)
 
     def insert(self, unit: SchedUnit, now: int) -> None:
-        sdom: _Domain = unit.domain.record
+        sdom: DomainRecord = unit.domain.record
         cpu = self._pick(unit, None, now)
         rqd = self._of_cpu[cpu]
-        svc = unit.record = _Unit(unit, sdom, rqd, now)
+        svc = unit.record = UnitRecord(unit, sdom, rqd, now)
         unit.cpu = cpu
         rqd.add(svc, now)
         sdom.units.append(svc)
 
     def remove(self, unit: SchedUnit, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         self._unpark(svc)
         self._give_back(svc)
         if svc.ticket:
@@ -232,11 +139,11 @@ class Credit2(Scheduler):
     def pick(self, unit: SchedUnit, now: int) -> int:
         return self._pick(unit, unit.record, now)
 
-    def _pick(self, unit: SchedUnit, svc: _Unit | None, now: int) -> int:
+    def _pick(self, unit: SchedUnit, svc: UnitRecord | None, now: int) -> int:
         """The CPU for a unit: of the queue that will have the least load, soft affinity first."""
         allowed = self.cpus & unit.hard or self.cpus
         liked = allowed & unit.soft or allowed
-        best: _Runqueue | None = None
+        best: SharedQueue | None = None
         least = 0
         for rqd in self.runqueues:
             if rqd.cpus & liked:
@@ -255,13 +162,13 @@ class Credit2(Scheduler):
         return unit.cpu if cpus >> unit.cpu & 1 else cycle(cpus, unit.cpu)
 
     def migrate(self, unit: SchedUnit, cpu: int, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         rqd = self._of_cpu[cpu]
         unit.cpu = cpu
         if rqd is not svc.rqd:
             self._move(svc, rqd, now)
 
-    def _move(self, svc: _Unit, rqd: _Runqueue, now: int) -> None:
+    def _move(self, svc: UnitRecord, rqd: SharedQueue, now: int) -> None:
         """Into another queue, with its credit; on the queue there if it waits here."""
         old = svc.rqd
         queued = bool(svc.ticket)
@@ -269,7 +176,7 @@ class Credit2(Scheduler):
             old.queue.remove(svc)
         counted = svc.counted
         self._count(svc, False, now)
-        credit = min(svc.credit + old.given, CREDIT_MAX)
+        credit = min(svc.credit + old.given, CSCHED2_CREDIT_MAX)
         old.drop(svc, now)
         rqd.add(svc, now)
         svc.credit = credit - rqd.given
@@ -285,14 +192,14 @@ class Credit2(Scheduler):
 
     # -- load ------------------------------------------------------------------------------------
     @staticmethod
-    def _count(svc: _Unit, on: bool, now: int) -> None:
+    def _count(svc: UnitRecord, on: bool, now: int) -> None:
         if svc.counted is not on:
             svc.counted = on
             by = 1 if on else -1
             svc.load.change(by, now)
             svc.rqd.load.change(by, now)
 
-    def _balance(self, here: _Runqueue, now: int) -> None:
+    def _balance(self, here: SharedQueue, now: int) -> None:
         """Exchange units with the queue whose load differs most, if that evens loads out."""
         load = here.load
         load.change(0, now)
@@ -323,15 +230,15 @@ class Credit2(Scheduler):
             target.units[best] = target.units.pop(best)
 
     # -- credit and budget -----------------------------------------------------------------------
-    def _burn(self, svc: _Unit, now: int) -> None:
+    def _burn(self, svc: UnitRecord, now: int) -> None:
         delta = now - svc.start
         if delta <= 0:
             return
         svc.start = now
         given = svc.rqd.given
         credit = svc.credit
-        if credit + given > CREDIT_MAX:
-            credit = CREDIT_MAX - given
+        if credit + given > CSCHED2_CREDIT_MAX:
+            credit = CSCHED2_CREDIT_MAX - given
         if svc.weight == svc.rqd.max_weight:
             svc.credit = credit - delta
         else:
@@ -341,11 +248,11 @@ class Credit2(Scheduler):
             svc.budget -= delta
 
     def account(self, unit: SchedUnit, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         self._burn(svc, now)
         svc.start = -1
 
-    def _reset(self, rqd: _Runqueue, head: int, now: int) -> None:
+    def _reset(self, rqd: SharedQueue, head: int, now: int) -> None:
         """Give everybody credit, so that the first, who has `head`, has some again."""
         for cpu in cpus_in(rqd.cpus & ~self.host.idle):
             running = self.host.current[cpu]
@@ -356,7 +263,7 @@ class Credit2(Scheduler):
             times += -head // CSCHED2_CREDIT_INIT
         rqd.given += times * CSCHED2_CREDIT_INIT
 
-    def _grab(self, svc: _Unit, now: int) -> bool:
+    def _grab(self, svc: UnitRecord, now: int) -> bool:
         """See that a unit of a capped domain has budget; if not, it's to be parked."""
         if svc.budget > 0:
             return True
@@ -369,24 +276,24 @@ class Credit2(Scheduler):
             sdom.budget -= quota
         return svc.budget > 0
 
-    def _give_back(self, svc: _Unit) -> None:
+    def _give_back(self, svc: UnitRecord) -> None:
         """What a unit has left (or owes) of its domain's budget is the domain's again."""
         if svc.domain.cap and svc.budget:
             svc.domain.budget += svc.budget
             svc.budget = 0
 
-    def _park(self, svc: _Unit) -> None:
+    def _park(self, svc: UnitRecord) -> None:
         self._give_back(svc)
         svc.parked = True
         svc.domain.parked.append(svc)
 
     @staticmethod
-    def _unpark(svc: _Unit) -> None:
+    def _unpark(svc: UnitRecord) -> None:
         if svc.parked:
             svc.parked = False
             svc.domain.parked.remove(svc)
 
-    def _replenish(self, sdom: _Domain) -> None:
+    def _replenish(self, sdom: DomainRecord) -> None:
         """A period of a capped domain is over: budget again, and parked units may run."""
         now = self.host.now()
         for svc in sdom.units:
@@ -405,13 +312,13 @@ class Credit2(Scheduler):
                 svc.rqd.queue.push(svc, -svc.credit)
                 self._tickle(svc, now)
 
-    def _arm(self, sdom: _Domain) -> None:
+    def _arm(self, sdom: DomainRecord) -> None:
         """Have the budget replenished, as long as anybody uses it."""
         busy = any(svc.unit.runnable or svc.parked for svc in sdom.units)
         if sdom.timer is None and sdom.cap and busy:
             sdom.timer = self.host.timers.add(sdom.next_repl, lambda: self._replenish(sdom))
 
-    def _revive(self, sdom: _Domain, now: int) -> None:
+    def _revive(self, sdom: DomainRecord, now: int) -> None:
         """A unit of a capped domain wakes: see that periods go on."""
         if sdom.timer is not None:
             return
@@ -423,7 +330,7 @@ class Credit2(Scheduler):
 
     # -- what units do ---------------------------------------------------------------------------
     def wake(self, unit: SchedUnit, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         self._count(svc, True, now)
         if unit.running or svc.ticket:
             return
@@ -438,7 +345,7 @@ class Credit2(Scheduler):
         self._tickle(svc, now)
 
     def sleep(self, unit: SchedUnit, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         self._count(svc, False, now)
         self._unpark(svc)
         if unit.running:
@@ -449,7 +356,7 @@ class Credit2(Scheduler):
     def yield_(self, unit: SchedUnit, now: int) -> None:
         unit.record.yielding = True
 
-    def _tickle(self, svc: _Unit, now: int) -> None:
+    def _tickle(self, svc: UnitRecord, now: int) -> None:
         """Find a CPU for a unit that now waits: an idle one, or that with the least credit."""
         host, unit, rqd = self.host, svc.unit, svc.rqd
         allowed = rqd.cpus & unit.hard & ~host.resched
@@ -468,7 +375,7 @@ class Credit2(Scheduler):
             if running is None:
                 best = cpu
                 break
-            cur: _Unit = running.record
+            cur: UnitRecord = running.record
             ran = now - cur.start
             if cur.start < 0:
                 continue
@@ -497,7 +404,7 @@ class Credit2(Scheduler):
         if rqd is None:
             return None, FOREVER
         queue = rqd.queue
-        cur: _Unit | None = None
+        cur: UnitRecord | None = None
         yielding = False
         if prev is not None:
             cur = prev.record
@@ -519,7 +426,7 @@ class Credit2(Scheduler):
         entry = queue.best(cpu) if queue.waiting else None
         chosen = cur
         while entry is not None:
-            svc: _Unit = entry[2]  # type: ignore[assignment]
+            svc: UnitRecord = entry[2]  # type: ignore[assignment]
             if cur is not None and not yielding:
                 ahead = svc.credit - cur.credit
                 if svc.unit.cpu != cpu:
@@ -534,7 +441,7 @@ class Credit2(Scheduler):
             chosen = svc
             break
         if prev is not None and chosen is not prev.record:
-            gone: _Unit = prev.record
+            gone: UnitRecord = prev.record
             gone.start = -1
             if yielding and gone is cur and chosen is not None:
                 gone.yielding = True
@@ -550,8 +457,8 @@ class Credit2(Scheduler):
             credit = chosen.credit + given
             if len(self.runqueues) > 1:
                 self._balance(rqd, now)
-        if credit > CREDIT_MAX:
-            credit = CREDIT_MAX
+        if credit > CSCHED2_CREDIT_MAX:
+            credit = CSCHED2_CREDIT_MAX
         # How long: until its credit has come down to that of the next, who may be the one that it
         # replaces.
         following = -FOREVER
@@ -560,7 +467,7 @@ class Credit2(Scheduler):
         if cur is not None and cur is not chosen and cur.credit + given > following:
             following = cur.credit + given
         if following > 0:
-            credit -= min(following, CREDIT_MAX)
+            credit -= min(following, CSCHED2_CREDIT_MAX)
         weight = chosen.weight
         length = credit if weight == rqd.max_weight else credit * weight // rqd.max_weight
         least = CSCHED2_MIN_TIMER
@@ -577,7 +484,7 @@ class Credit2(Scheduler):
         return chosen.unit, length
 
     def switched_out(self, unit: SchedUnit, now: int) -> None:
-        svc: _Unit = unit.record
+        svc: UnitRecord = unit.record
         if svc.parked:
             return
         if svc.domain.cap:
@@ -599,12 +506,12 @@ class Credit2(Scheduler):
 
     # -- parameters ------------------------------------------------------------------------------
     def get_params(self, domain: SchedDomain) -> Params:
-        sdom: _Domain = domain.record
+        sdom: DomainRecord = domain.record
         return Params(weight=sdom.weight, cap=sdom.cap)
 
     def set_params(self, domain: SchedDomain, params: Params, now: int) -> None:
         """Weight 0 and no cap leave what is there, as in Xen."""
-        sdom: _Domain = domain.record
+        sdom: DomainRecord = domain.record
         for svc in sdom.units:
             if svc.start >= 0:
                 self._burn(svc, now)
@@ -618,7 +525,7 @@ class Credit2(Scheduler):
         if params.cap is not None:
             self._set_cap(sdom, params.cap, now)
 
-    def _set_cap(self, sdom: _Domain, cap: int, now: int) -> None:
+    def _set_cap(self, sdom: DomainRecord, cap: int, now: int) -> None:
         had, sdom.cap = sdom.cap, cap
         sdom.total = CSCHED2_BDGT_REPL_PERIOD * cap // 100
         if cap and not had:

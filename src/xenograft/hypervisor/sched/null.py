@@ -8,8 +8,11 @@ idles.  vCPUs that are down give their CPU back.
 from __future__ import annotations
 
 from xenograft.abi.domctl import XEN_SCHEDULER_NULL
+from xenograft.hypervisor.sched.constants import (
+    FOREVER,
+)
 from xenograft.hypervisor.sched.cpumask import cpus_in, first
-from xenograft.hypervisor.sched.scheduler import FOREVER, Decision, Host, Scheduler
+from xenograft.hypervisor.sched.scheduler import Decision, Host, Scheduler
 from xenograft.hypervisor.sched.unit import SchedUnit
 
 
@@ -25,7 +28,7 @@ class Null(Scheduler):
         super().__init__(host)
         self.assigned: dict[int, SchedUnit] = {}
         """Whose each CPU is."""
-        self.waiting: list[SchedUnit] = []
+        self.waiting: dict[SchedUnit, None] = {}
         """Who waits for a CPU, in the order of coming."""
 
     def _has_cpu(self, unit: SchedUnit) -> bool:
@@ -53,7 +56,7 @@ class Null(Scheduler):
         if cpu is not None:
             self._assign(unit, cpu)
         else:
-            self.waiting.append(unit)
+            self.waiting[unit] = None
 
     def _release(self, unit: SchedUnit) -> None:
         """Take a unit's CPU, or its place among those that wait."""
@@ -61,18 +64,18 @@ class Null(Scheduler):
             del self.assigned[unit.cpu]
             self.host.tickle(unit.cpu)
             self._serve(unit.cpu)
-        elif unit in self.waiting:
-            self.waiting.remove(unit)
+        else:
+            self.waiting.pop(unit, None)
 
     def _serve(self, cpu: int) -> None:
         """A CPU is free: the first that waits and likes it has it, else the first that may."""
         if not self.cpus >> cpu & 1:
             return
         allowed = [unit for unit in self.waiting if unit.hard >> cpu & 1]
-        for unit in [unit for unit in allowed if unit.soft >> cpu & 1] or allowed:
-            self.waiting.remove(unit)
+        if allowed:
+            unit = next((unit for unit in allowed if unit.soft >> cpu & 1), allowed[0])
+            del self.waiting[unit]
             self._assign(unit, cpu)
-            return
 
     def add_cpu(self, cpu: int) -> None:
         super().add_cpu(cpu)

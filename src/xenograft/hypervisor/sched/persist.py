@@ -14,6 +14,7 @@ import msgspec
 from xenograft.hypervisor.sched.arinc653 import Arinc653, Schedule
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
+from xenograft.hypervisor.sched.unit import ALL_CPUS
 
 if TYPE_CHECKING:
     from xenograft.hypervisor.cpupool import CpuPools
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class UnitState(msgspec.Struct, frozen=True):
-    """A vCPU's affinity (None: without limits) and, of RTDS, its reservation."""
+    """The CPUs of a vCPU's affinity (None: without limits) and, of RTDS, its reservation."""
 
-    hard: CpuMask
-    soft: CpuMask
+    hard: tuple[int, ...] | None
+    soft: tuple[int, ...] | None
     params: Params | None = None
 
 
@@ -36,6 +37,8 @@ class DomainSchedState(msgspec.Struct, frozen=True):
     pool_id: int
     params: Params
     units: tuple[UnitState, ...]
+    nodes: int | None = None
+    """Its NUMA nodes, if they were named."""
 
 
 class PoolState(msgspec.Struct, frozen=True):
@@ -58,13 +61,22 @@ def save_domain(domain: SchedDomain) -> DomainSchedState:
         scheduler.get_params(domain),
         tuple(
             UnitState(
-                unit.hard if unit.override is None else unit.override,
-                unit.soft,
+                _cpus(unit.hard if unit.override is None else unit.override),
+                _cpus(unit.soft),
                 scheduler.get_unit_params(unit) if per_unit else None,
             )
             for unit in domain.units
         ),
+        domain.nodes,
     )
+
+
+def _cpus(mask: CpuMask) -> tuple[int, ...] | None:
+    return None if mask == ALL_CPUS else tuple(cpus_in(mask))
+
+
+def _mask(cpus: tuple[int, ...] | None) -> CpuMask:
+    return ALL_CPUS if cpus is None else sum(1 << cpu for cpu in set(cpus)) & ALL_CPUS
 
 
 def restore_domain(core: SchedCore, domain: SchedDomain, state: DomainSchedState) -> None:
@@ -73,9 +85,10 @@ def restore_domain(core: SchedCore, domain: SchedDomain, state: DomainSchedState
     Affinities that leave no CPU of its pool are let go. Raises XenError for bad parameters.
     """
     now, scheduler = core.now(), domain.scheduler
+    domain.nodes = state.nodes
     for unit, saved in zip(domain.units, state.units, strict=True):
-        hard = saved.hard if saved.hard & scheduler.cpus else None
-        core.set_affinity(unit, now, hard, saved.soft)
+        hard = _mask(saved.hard)
+        core.set_affinity(unit, now, hard if hard & scheduler.cpus else None, _mask(saved.soft))
         if saved.params is not None and scheduler.sched_id == state.sched_id:
             scheduler.set_unit_params(unit, saved.params, now)
     per_unit = any(saved.params is not None for saved in state.units)

@@ -15,12 +15,18 @@ import heapq
 
 from xenograft.abi.domctl import XEN_SCHEDULER_RTDS
 from xenograft.abi.errno import Errno, XenError
+from xenograft.hypervisor.sched.constants import (
+    FOREVER,
+    MICROSECOND,
+    RTDS_DEFAULT_BUDGET,
+    RTDS_DEFAULT_PERIOD,
+    RTDS_MAX_PERIOD,
+    RTDS_MIN_BUDGET,
+    RTDS_MIN_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import cpus_in, cycle
 from xenograft.hypervisor.sched.runqueue import Queued, RunQueue
 from xenograft.hypervisor.sched.scheduler import (
-    FOREVER,
-    MICROSECOND,
-    MILLISECOND,
     Decision,
     Host,
     Params,
@@ -28,12 +34,6 @@ from xenograft.hypervisor.sched.scheduler import (
 )
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import Timer
-
-RTDS_DEFAULT_PERIOD = 10 * MILLISECOND
-RTDS_DEFAULT_BUDGET = 4 * MILLISECOND
-RTDS_MIN_PERIOD = 10 * MICROSECOND
-RTDS_MIN_BUDGET = 10 * MICROSECOND
-RTDS_MAX_PERIOD = 0xFFFFFFFF * MICROSECOND
 
 _LEVEL = 1 << 62
 """A priority level in a key: (level, deadline) as one number."""
@@ -269,6 +269,8 @@ class Rtds(Scheduler):
         """Find a CPU for a unit that waits: an idle one, or that with the least urgent unit."""
         host, unit = self.host, svc.unit
         allowed = self.cpus & unit.hard & ~host.resched
+        if not allowed:
+            return  # all that it may use decide anyway
         idle = allowed & host.idle
         if idle:
             idle = idle & unit.soft or idle

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
     from xenograft.hypervisor.timers import TimerQueue
 
-FOREVER = 1 << 62
-"""A slice without end (ns)."""
-
-MICROSECOND = 1_000
-MILLISECOND = 1_000_000
-
-SCHED_DEFAULT_RATELIMIT_US = 1000
-"""How long a vCPU runs before another may take its CPU (boot option sched_ratelimit_us)."""
-
 Decision = tuple["SchedUnit | None", int]
 """Whom a CPU runs (None: it idles), and for how long at most (ns)."""
 
@@ -63,6 +54,8 @@ class Host(Protocol):
     """CPUs that run nothing."""
     resched: CpuMask
     """CPUs that are to decide soon."""
+    credit2_runqueue: str
+    """Which CPUs share a run queue of credit2: one of CREDIT2_RUNQUEUES."""
 
     def tickle(self, cpu: int) -> None:
         """Have a decision made for `cpu` soon (Xen's cpu_raise_softirq(SCHEDULE_SOFTIRQ))."""
@@ -86,6 +79,8 @@ class Scheduler(ABC):
     """XEN_SCHEDULER_*."""
     adjustable: ClassVar[bool] = True
     """Whether domains have parameters; where not, setting and getting them does nothing."""
+    one_cpu: ClassVar[bool] = False
+    """Whether a pool of this scheduler has one CPU and no more."""
 
     def __init__(self, host: Host) -> None:
         self.host = host

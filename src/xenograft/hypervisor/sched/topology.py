@@ -14,6 +14,9 @@ from xenograft.hypervisor.sched.cpumask import CpuMask
 MAX_CPUS = 1024
 """The most physical CPUs of a machine."""
 
+MAX_NUMNODES = 64
+"""How many bits sets of nodes have (Xen's default, CONFIG_NR_NUMA_NODES)."""
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where one CPU is."""

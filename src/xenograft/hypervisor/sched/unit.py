@@ -20,7 +20,17 @@ ALL_CPUS: CpuMask = (1 << 1024) - 1
 class SchedDomain:
     """A domain as the schedulers see it."""
 
-    __slots__ = ("domid", "name", "pool_id", "record", "run_ns", "scheduler", "units", "uuid")
+    __slots__ = (
+        "domid",
+        "name",
+        "nodes",
+        "pool_id",
+        "record",
+        "run_ns",
+        "scheduler",
+        "units",
+        "uuid",
+    )
 
     scheduler: Scheduler
 
@@ -30,6 +40,8 @@ class SchedDomain:
         self.uuid = uuid
         """Its handle, by which ARINC 653 schedules name it."""
         self.units: list[SchedUnit] = []
+        self.nodes: int | None = None
+        """Its NUMA node affinity, a bit per node; None: it follows its vCPUs' affinity."""
         self.pool_id = -1
         self.record: Any = None
         self.run_ns = 0

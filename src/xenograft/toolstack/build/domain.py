@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from xenograft.toolstack.build.cache import KernelCache, cache_folder
 from xenograft.toolstack.build.guest import BuiltGuest
@@ -77,9 +78,9 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
     assert config.kernel is not None  # check_buildable refuses to go without
     kernel = read_file(config.kernel, "kernel")
     modules = []
-    # A guest that may have more than it starts with is built with all of it, and its balloon
-    # driver gives back what is above memory= (Xen keeps it unpopulated until then; here it's the
-    # host that gives memory to what is touched alone).
+    # A guest that may have more than it starts with is built with all of it: what is above
+    # memory= stays unpopulated, and its balloon driver gives it up.  A PV guest is built with
+    # what it starts with, and sees in its map what it may have.
     most = max(config.memory, config.maxmem or 0) << 20
     if config.ramdisk is not None:
         name = f"ramdisk {config.ramdisk}"
@@ -94,14 +95,21 @@ def build_domain(config: DomainConfig, unpack: Unpacker | None = None) -> BuiltG
                 f" memory; give it more than {mib_up(size)} MiB (--memory)"
             )
         modules.append(Module(read_file(config.ramdisk, "ramdisk"), name=name))
-    build = build_pv if config.type == "pv" else build_pvh
-    return build(
-        kernel,
-        memory=most,
-        modules=modules,
-        cmdline=config.cmdline,
-        vcpus=config.max_vcpus,
-        online=config.vcpus,
-        name=f"kernel {config.kernel}",
-        unpack=default_cache() if unpack is None else unpack,
-    )
+    options: dict[str, Any] = {
+        "modules": modules,
+        "cmdline": config.cmdline,
+        "vcpus": config.max_vcpus,
+        "online": config.vcpus,
+        "name": f"kernel {config.kernel}",
+        "unpack": default_cache() if unpack is None else unpack,
+    }
+    if config.type == "pv":
+        return build_pv(kernel, memory=config.memory << 20, maxmem=most, **options)
+    built = build_pvh(kernel, memory=most, **options)
+    if built.required_memory > config.memory << 20:
+        need = mib_up(built.required_memory)
+        raise UserError(
+            f"kernel {config.kernel}: kernel and ramdisk end at {need} MiB, and the guest starts"
+            f" with {config.memory} MiB; give it more than {need} MiB (memory=)"
+        )
+    return built

@@ -19,6 +19,7 @@ import msgspec
 
 from xenograft.abi import xen as abi
 from xenograft.arch.x86.pv import hypercall_page
+from xenograft.toolstack.build.bsd_symtab import bsd_symbols
 from xenograft.toolstack.build.decompress import decompress
 from xenograft.toolstack.build.elf import EM_386, Buffer
 from xenograft.toolstack.build.kernel import Kernel, Unpacker, parse_kernel
@@ -64,6 +65,8 @@ class PvPlan(msgspec.Struct, frozen=True):
     bits: int
     memory: int
     """Bytes."""
+    maxmem: int
+    """Bytes that it may have one day: what its memory map shows."""
     vcpus: int
     online: int
     entry: int
@@ -183,6 +186,7 @@ def build_pv(
     kernel: Buffer | Kernel,
     *,
     memory: int,
+    maxmem: int | None = None,
     modules: Sequence[Module] = (),
     cmdline: str = "",
     vcpus: int = 1,
@@ -192,8 +196,8 @@ def build_pv(
 ) -> PvPlan:
     """Plan a PV guest of `memory` bytes of RAM and `vcpus` vCPUs (`online` of them to be used).
 
-    The arguments are those of `pvh.build_pvh`.  Raises UserError, one line, for whatever in the
-    input can't become a guest.
+    The arguments are those of `pvh.build_pvh`; `maxmem` is what it may have one day.  Raises
+    UserError, one line, for whatever in the input can't become a guest.
     """
     online = vcpus if online is None else online
     if not 1 <= online <= vcpus:
@@ -212,7 +216,8 @@ def build_pv(
     if not isinstance(kernel, Kernel):
         kernel = parse_kernel(kernel, name, unpack)
     notes = require_pv(kernel.elf, kernel.notes, kernel.name)
-    return _Planner(kernel, notes, memory, vcpus, online, modules, cmdline).plan()
+    limit = max(memory, maxmem or 0)
+    return _Planner(kernel, notes, memory, limit, vcpus, online, modules, cmdline).plan()
 
 
 class _Planner:
@@ -223,13 +228,14 @@ class _Planner:
         kernel: Kernel,
         notes: PvNotes,
         memory: int,
+        maxmem: int,
         vcpus: int,
         online: int,
         modules: Sequence[Module],
         cmdline: str,
     ) -> None:
         self.kernel, self.notes = kernel, notes
-        self.memory, self.vcpus, self.online = memory, vcpus, online
+        self.memory, self.maxmem, self.vcpus, self.online = memory, maxmem, vcpus, online
         self.module = modules[0] if modules else None
         self.cmdline = cmdline
         self.bits = 32 if kernel.elf.machine == EM_386 else 64
@@ -237,7 +243,19 @@ class _Planner:
         self.loads: list[tuple[int, Buffer]] = [
             (load.gpa - notes.paddr_offset, load.data) for load in kernel_loads(kernel)
         ]
+        self._symbols()
         self._check("its kernel", self.next)
+
+    def _symbols(self) -> None:
+        """Its own symbols right behind the kernel, if it asks for them."""
+        if not self.kernel.notes.text("BSD_SYMTAB").startswith("yes"):
+            return
+        data = bsd_symbols(self.kernel.image, self.kernel.elf)
+        word = self.bits // 8
+        at = -(-(self.kernel.elf.end - self.notes.paddr_offset) // word) * word
+        if data:
+            self.loads.append((at, data))
+            self.next = page_up(at + len(data)) >> PAGE_SHIFT
 
     def _check(self, what: str, end: int) -> None:
         if end << PAGE_SHIFT > self.memory:
@@ -271,6 +289,7 @@ class _Planner:
         stack = self.take("the boot stack", PAGE_SIZE)
         boot_tables = len(tables)
         mappings = [mapping]
+        self.next = mapping.pages  # the rest of the mapping is the guest's
         if self.module is not None and not mapped:
             ramdisk = self._ramdisk()
         p2m_frames = 0
@@ -287,6 +306,7 @@ class _Planner:
         return PvPlan(
             bits=self.bits,
             memory=self.memory,
+            maxmem=self.maxmem,
             vcpus=self.vcpus,
             online=self.online,
             entry=notes.entry,

@@ -101,8 +101,10 @@ def parse_vif(text: str) -> Vif:
             numbers["rate_bytes"], numbers["rate_interval_us"] = parse_rate(value)
         elif key in ("devid", "mtu"):
             numbers[key] = number(value, f"vif {key}")
-            if not 0 <= numbers[key] <= 65535:
-                raise error(f"{key} {numbers[key]} is out of range")
+            # Less than 68 bytes can't carry IPv4 (RFC 791).
+            least = 68 if key == "mtu" else 0
+            if not least <= numbers[key] <= 65535:
+                raise error(f"{key} {numbers[key]} is out of range: {least} to 65535")
         elif key == "accel" or key.startswith("colo") or key == "forwarddev":
             raise error(f"{key} isn't supported")
         else:

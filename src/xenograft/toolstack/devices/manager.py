@@ -63,8 +63,9 @@ class DeviceStatus(NamedTuple):
 
 
 class _Served:
-    """A device that a driver domain serves: its name, and how the device is attached again.
+    """A device that goes and is attached again: with the driver domain that serves it, or by us.
 
+    `server` is that domain's name, or "".
     `watch` knows what a disk's back end owes to the guest.
     """
 
@@ -119,6 +120,40 @@ class Devices:
         self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
 
+    def resize_disk(self, devid: int, size: int) -> None:
+        """Make a disk that domain 0 serves `size` bytes long, and tell the guest.
+
+        Raises UserError: there's no such disk, it would become smaller, it can't be done.
+        """
+        from xenograft.backends.block.device import BlockDevice
+
+        device = self._services.buses["vbd"].find(self._domain.domid, devid)
+        if not isinstance(device, BlockDevice):
+            raise UserError(f"{self._domain.name} has no disk {devid} of domain 0's")
+        try:
+            device.grow(size)
+        except OSError as error:
+            raise UserError(f"disk {devid}: {error.strerror or error}") from None
+
+    def change_medium(self, disk: Disk) -> None:
+        """Put what `disk` names into the CD drive of that name, or take out what's there.
+
+        The guest sees a drive whose size has changed (io/blkif.h: `sectors` and the state are
+        written again).  Raises UserError, with nothing changed.
+        """
+        status = self.find("vbd", disk.device_number)
+        if status is None:
+            raise UserError(f"{self._domain.name} has no drive {disk.vdev}")
+        if self._store.get(f"{status.backend}/device-type") != "cdrom":
+            raise UserError(f"{self._domain.name}: {disk.vdev} is no CD drive")
+        if status.backend_domid == self._services.control.domid:
+            # The back end opens it by itself; who asked is to hear at once that it can't.
+            image = open_disk(disk)
+            if image is not None:
+                image.close()
+        params = disk_record(disk, self._domain.domid).backend["params"]
+        self._store.write(f"{status.backend}/params", params)
+
     def attach_vif(self, vif: Vif) -> DeviceRecord:
         """Add a network interface.  Raises UserError, with nothing changed."""
         devid = vif.devid if vif.devid is not None else self._free_devid("vif")
@@ -140,6 +175,21 @@ class Devices:
             # Its number is for those who read the store.
             raise UserError(f"vif {devid}: {problem.partition(' ')[2]}")
         return record
+
+    def replace_vif(self, vif: Vif) -> None:
+        """Have an interface go, and another of the same number come once the guest has let go.
+
+        Nothing happens if the guest keeps it.  Raises UserError if there's none.
+        """
+        key = "vif", vif.devid if vif.devid is not None else 0
+
+        def gone() -> None:
+            served = _Served("", lambda: self.attach_vif(vif), None)
+            served.removed_at = self._services.hypervisor.clock.now()
+            self._served[key] = served
+            self._attach_later(key, served)
+
+        self.detach(*key, gone)
 
     def _vif(self, devid: int) -> VifDevice:
         """An interface that domain 0 serves.  Raises UserError if there's none."""
@@ -272,8 +322,8 @@ class Devices:
             self._served[key] = served
             self._services.hypervisor.log.write(f"{self._domain.name}: {error}")
             return
-        fresh = self._served[key]
-        fresh.attempts = served.attempts + 1
+        fresh = self._served.setdefault(key, served)
+        fresh.attempts, fresh.removed_at = served.attempts + 1, None
         self._check_later(key, fresh)
 
     def _check_later(self, key: tuple[str, int], served: _Served) -> None:
@@ -292,6 +342,8 @@ class Devices:
             return
         states = status.backend_state, status.frontend_state
         if status.frontend_state is XenbusState.Connected:
+            if not served.server:
+                del self._served[key]
             return
         lost = states == (XenbusState.InitWait, XenbusState.Initialising)
         if lost or status.frontend_state in (XenbusState.Closing, XenbusState.Closed):

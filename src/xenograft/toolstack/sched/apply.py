@@ -3,24 +3,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.abi.errno import XenError
-from xenograft.hypervisor.sched.cpumask import CpuMask
+from xenograft.hypervisor.sched.cpumask import CpuMask, show
 from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.control import PoolInfo, SchedControl, parse_cpu_list, reason
+from xenograft.toolstack.sched.control import PoolInfo, SchedControl, reason
+from xenograft.toolstack.sched.cpulist import parse_cpu_list
+from xenograft.toolstack.sched.placement import place
 
 if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
 
 
-def apply_scheduling(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    """What libxl does between a domain's creation and its start. Raises UserError."""
+def apply_scheduling(
+    control: SchedControl,
+    domid: int,
+    config: DomainConfig,
+    vcpus: int,
+    others: Iterable[tuple[int, int]] = (),
+) -> None:
+    """What libxl does between a domain's creation and its start. Raises UserError.
+
+    `others`: domids and numbers of vCPUs of the domains that are there.
+    """
     if config.pool is not None:
         control.move_domain(domid, control.pool(config.pool).name)
     if config.cpus is not None or config.cpus_soft is not None:
         _affinity(control, domid, config, vcpus)
+    elif len(control.node_cpus()) > 1:
+        place(control, domid, vcpus, control.pool(config.pool or "0"), others)
     weights = config.cpu_weight is not None or config.cap is not None
     times = (config.period, config.slice, config.extratime) != (None, None, None)
     if not weights and not times:
@@ -65,10 +81,7 @@ def _reservation(
 
 
 def _affinity(control: SchedControl, domid: int, config: DomainConfig, vcpus: int) -> None:
-    everything = control.all_cpus
-    nodes: dict[int, CpuMask] = {}
-    for cpu, place in enumerate(control.topology()):
-        nodes[place.node] = nodes.get(place.node, 0) | 1 << cpu
+    everything, nodes = control.all_cpus, control.node_cpus()
 
     def masks(key: str, value: str | tuple[str, ...] | None) -> list[CpuMask | None]:
         if value is None:
@@ -89,3 +102,37 @@ def _affinity(control: SchedControl, domid: int, config: DomainConfig, vcpus: in
     for vcpu in range(vcpus):
         if hard[vcpu] is not None or soft[vcpu] is not None:
             control.set_affinity(domid, vcpu, hard[vcpu], soft[vcpu])
+
+
+def scheduling_of(control: SchedControl, domid: int, config: DomainConfig) -> DomainConfig:
+    """The configuration with the scheduling that the domain has now: the inverse of the above.
+
+    As libxl_retrieve_domain_configuration() does it. RTDS's reservation is that of the first
+    vCPU: a configuration has one for all.  Raises XenError.
+    """
+    pool = control.pool_of(domid)
+    weights, times = Params(), Params()
+    if pool.sched in ("credit", "credit2"):
+        weights = control.get_params(domid, pool.sched)
+    elif pool.sched == "rtds":
+        (times,) = control.get_vcpu_params(domid, [0])
+    vcpus = [control.vcpu_info(domid, vcpu) for vcpu in range(config.max_vcpus)]
+    return msgspec.structs.replace(
+        config,
+        pool=None if pool.pool_id == 0 and config.pool is None else pool.name,
+        cpu_weight=weights.weight,
+        cap=weights.cap,
+        period=times.period_us,
+        slice=times.budget_us,
+        extratime=times.extratime,
+        cpus=_lists([vcpu.hard for vcpu in vcpus], control.all_cpus),
+        cpus_soft=_lists([vcpu.soft for vcpu in vcpus], control.all_cpus),
+    )
+
+
+def _lists(masks: list[CpuMask], everything: CpuMask) -> str | tuple[str, ...] | None:
+    """One text for all vCPUs if it does, none if they are free."""
+    texts = [show(mask, everything) for mask in masks]
+    if len(set(texts)) > 1:
+        return tuple(texts)
+    return None if texts[0] == "all" else texts[0]

@@ -153,6 +153,11 @@ def check(table: Table, partitions: Iterable[Partition]) -> list[str]:
         schedule = resolve(table, domains)
     except UserError as error:
         return [str(error)]
+    return uncovered(schedule, domains)
+
+
+def uncovered(schedule: Schedule, domains: Iterable[Partition]) -> list[str]:
+    """Which of these domains and vCPUs have no window, a line each."""
     served = {(frame.uuid, frame.vcpu) for frame in schedule.frames}
     problems: list[str] = []
     for domain in domains:

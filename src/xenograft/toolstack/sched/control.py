@@ -19,22 +19,27 @@ from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.sysctl_structs import (
     _minor_frame,
     xen_sysctl_arinc653_schedule,
-    xen_sysctl_cputopo,
 )
-from xenograft.abi.xen import HYPERCALLS, xenctl_bitmap
 from xenograft.hypervisor.call import HostAccess
 from xenograft.hypervisor.sched.arinc653 import MinorFrame, Schedule
-from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in, mask_of
+from xenograft.hypervisor.sched.constants import (
+    MAX_WEIGHT,
+    MICROSECOND,
+    MIN_WEIGHT,
+    RTDS_MAX_PERIOD,
+    RTDS_MIN_BUDGET,
+    RTDS_MIN_PERIOD,
+)
+from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.hypervisor.sched.registry import BY_ID, BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
-from xenograft.hypervisor.sched.topology import Place
 from xenograft.toolstack.errors import UserError, unknown
+from xenograft.toolstack.sched.calls import HostCalls
 
 if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
 
-_NUMBERS = {name: number for number, name in HYPERCALLS.items()}
 _ANY = sysctl.XEN_SYSCTL_CPUPOOL_PAR_ANY
 _NO_CAP = 0xFFFF
 
@@ -46,6 +51,7 @@ _REASONS = {
     Errno.ESRCH: "there is no such domain",
     Errno.EEXIST: "it is there already",
     Errno.EPERM: "it is not permitted",
+    Errno.EOPNOTSUPP: "a pool of this scheduler has one CPU",
     Errno.EINVAL: "the value is not allowed",
 }
 
@@ -80,69 +86,15 @@ class VcpuInfo(msgspec.Struct, frozen=True):
     soft: CpuMask
 
 
-class SchedControl:
+class SchedControl(HostCalls):
     """The toolstack's hand on schedulers and pools.
 
     `names`: the pools' names by number, which live in the toolstack (/local/pool/N/name).
     """
 
     def __init__(self, hypervisor: Hypervisor, control: Domain) -> None:
-        self._hypervisor = hypervisor
-        self._control = control
+        super().__init__(hypervisor, control)
         self.names: dict[int, str] = {0: "Pool-0"}
-
-    # -- hypercalls ------------------------------------------------------------------------------
-    def _domctl(self, op: domctl.xen_domctl, memory: HostAccess) -> domctl.xen_domctl:
-        op.interface_version = domctl.XEN_DOMCTL_INTERFACE_VERSION
-        where = self._call("domctl", op.pack(), memory)
-        return domctl.xen_domctl.unpack(memory.read(where, op.sizeof()))
-
-    def _sysctl(self, op: sysctl.xen_sysctl, memory: HostAccess) -> sysctl.xen_sysctl:
-        op.interface_version = sysctl.XEN_SYSCTL_INTERFACE_VERSION
-        where = self._call("sysctl", op.pack(), memory)
-        return sysctl.xen_sysctl.unpack(memory.read(where, op.sizeof()))
-
-    def _call(self, name: str, argument: bytes, memory: HostAccess) -> int:
-        where = memory.put(argument)
-        result = self._hypervisor.host_call(self._control, _NUMBERS[name], where, memory=memory)
-        if result < 0:
-            raise XenError(Errno(-result))
-        return where
-
-    def _bitmap(self, memory: HostAccess, mask: CpuMask) -> xenctl_bitmap:
-        size = (self.cpus + 7) // 8
-        return xenctl_bitmap(
-            bitmap=memory.put((mask & self.all_cpus).to_bytes(size, "little")), nr_bits=self.cpus
-        )
-
-    @staticmethod
-    def _mask(memory: HostAccess, where: xenctl_bitmap) -> CpuMask:
-        return int.from_bytes(memory.read(where.bitmap, (where.nr_bits + 7) // 8), "little")
-
-    # -- CPUs ------------------------------------------------------------------------------------
-    @property
-    def cpus(self) -> int:
-        """How many physical CPUs there are."""
-        op = sysctl.xen_sysctl(cmd=sysctl.XEN_SYSCTL_cputopoinfo)
-        op.u.cputopoinfo.cputopo = 0
-        return int(self._sysctl(op, HostAccess()).u.cputopoinfo.num_cpus)
-
-    @property
-    def all_cpus(self) -> CpuMask:
-        return (1 << self.cpus) - 1
-
-    def topology(self) -> list[Place]:
-        """Where each CPU is (`xl info -n`)."""
-        memory, count = HostAccess(), self.cpus
-        size = xen_sysctl_cputopo.sizeof()
-        op = sysctl.xen_sysctl(cmd=sysctl.XEN_SYSCTL_cputopoinfo)
-        array = memory.put(bytes(size * count))
-        op.u.cputopoinfo.num_cpus, op.u.cputopoinfo.cputopo = count, array
-        self._sysctl(op, memory)
-        records = [
-            xen_sysctl_cputopo.unpack(memory.read(array + size * cpu, size)) for cpu in range(count)
-        ]
-        return [Place(record.core, record.socket, record.node) for record in records]
 
     # -- pools -----------------------------------------------------------------------------------
     def _pool_op(self, op: int, memory: HostAccess | None = None, **more: int) -> sysctl.xen_sysctl:
@@ -187,6 +139,14 @@ class SchedControl:
                 return pool
         raise UserError(f"unknown cpupool '{name}'")
 
+    def pool_of(self, domid: int) -> PoolInfo:
+        """The pool that a domain is in (XEN_DOMCTL_getdomaininfo's cpupool). Raises XenError."""
+        domain = self._hypervisor.domains.get(domid)
+        if domain is None:
+            raise XenError(Errno.ESRCH)
+        number = domain.sched.pool_id
+        return next(pool for pool in self.pools() if pool.pool_id == number)
+
     def free_cpus(self) -> tuple[int, ...]:
         """CPUs in no pool."""
         memory = HostAccess()
@@ -212,8 +172,12 @@ class SchedControl:
         ).u.cpupool_op
         number = int(op.cpupool_id)
         self.names[number] = name
-        for cpu in wanted:
-            self._pool_op(sysctl.XEN_SYSCTL_CPUPOOL_OP_ADDCPU, cpupool_id=number, cpu=cpu)
+        try:
+            for cpu in wanted:
+                self.add_cpu(name, cpu)
+        except UserError:
+            self.destroy_pool(name)
+            raise
         return self.pool(name)
 
     def destroy_pool(self, name: str) -> None:
@@ -279,9 +243,7 @@ class SchedControl:
         pools = self.pools()
         if len(pools) > 1:
             raise UserError("splitting not possible, already cpupools in use")
-        nodes: dict[int, list[int]] = {}
-        for cpu, place in enumerate(self.topology()):
-            nodes.setdefault(place.node, []).append(cpu)
+        nodes = {node: list(cpus_in(mask)) for node, mask in self.node_cpus().items()}
         home = min(nodes, key=lambda node: nodes[node])
         for node, cpus in sorted(nodes.items()):
             if node == home:
@@ -403,10 +365,10 @@ class SchedControl:
             rtds = op.u.scheduler_op.u.rtds
             rtds.period, rtds.budget = params.period_us or 0, params.budget_us or 0
         else:
-            if params.weight is not None and not 1 <= params.weight <= 65535:
+            if params.weight is not None and not MIN_WEIGHT <= params.weight <= MAX_WEIGHT:
                 raise UserError(
                     f"Domain {domid}:Cpu weight out of range, valid values are within range"
-                    " from 1 to 65535"
+                    f" from {MIN_WEIGHT} to {MAX_WEIGHT}"
                 )
             if params.cap is not None and not 0 <= params.cap <= vcpus * 100:
                 raise UserError(
@@ -524,44 +486,18 @@ class SchedControl:
 def _check_rtds(domid: int, params: Params) -> None:
     """libxl's and Xen's limits of a reservation. Raises UserError."""
     period, budget = params.period_us, params.budget_us
-    if period is None or not 10 <= period <= 0xFFFFFFFF:
-        raise UserError(f"Domain {domid}:VCPU period is out of range: {period} us, at least 10")
-    if budget is None or budget < 10:
-        raise UserError(f"Domain {domid}:VCPU budget is out of range: {budget} us, at least 10")
+    least, most = RTDS_MIN_PERIOD // MICROSECOND, RTDS_MAX_PERIOD // MICROSECOND
+    if period is None or not least <= period <= most:
+        raise UserError(
+            f"Domain {domid}:VCPU period is out of range: {period} us, at least {least}"
+        )
+    least = RTDS_MIN_BUDGET // MICROSECOND
+    if budget is None or budget < least:
+        raise UserError(
+            f"Domain {domid}:VCPU budget is out of range: {budget} us, at least {least}"
+        )
     if budget > period:
         raise UserError(
             f"Domain {domid}:VCPU budget must be smaller than or equal to VCPU period,"
             f" but {budget} > {period}"
         )
-
-
-def parse_cpu_list(text: str, everything: CpuMask, nodes: dict[int, CpuMask]) -> CpuMask:
-    """CPUs as in xl.cfg's cpus= and `xl vcpu-pin`: "all", "none", "0-3,5", "^1", "node:0".
-
-    >>> bin(parse_cpu_list("0-3,^1", 0b111111, {}))
-    '0b1101'
-
-    Raises UserError. CPUs that the machine doesn't have are left out by the caller.
-    """
-    mask = 0
-    for part in text.replace(" ", "").split(","):
-        item = part.removeprefix("^")
-        negative = item is not part and part.startswith("^")
-        chosen = _cpu_range(item, everything, nodes, text)
-        mask = mask & ~chosen if negative else mask | chosen
-    return mask
-
-
-def _cpu_range(item: str, everything: CpuMask, nodes: dict[int, CpuMask], text: str) -> CpuMask:
-    if item == "all":
-        return everything
-    by_node = item.startswith(("node:", "nodes:"))
-    first, dash, last = item.partition(":")[2].partition("-") if by_node else item.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
-        raise UserError(f"Invalid pcpu range: {text}.")
-    low, high = int(first), int(last or first)
-    if low > high or high > 4095:
-        raise UserError(f"Invalid pcpu range: {text}.")
-    if by_node:
-        return sum(nodes.get(node, 0) for node in range(low, high + 1))
-    return mask_of(range(low, high + 1))

@@ -7,17 +7,26 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from xenograft.hypervisor.sched.constants import (
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    RTDS_MAX_PERIOD,
+    RTDS_MIN_BUDGET,
+    RTDS_MIN_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.toolstack.errors import UserError, unknown
 from xenograft.toolstack.sched import arinc653
-from xenograft.toolstack.sched.control import parse_cpu_list
+from xenograft.toolstack.sched.cpulist import parse_cpu_list
 from xenograft.toolstack.sched.durations import parse_ns
 from xenograft.toolstack.sched.loads import Blocking, Busy, Load, Periodic
 
@@ -30,6 +39,8 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sockets: int = 1
     cores: int = 1
     threads: int = 1
+    credit2_runqueue: Literal["cpu", "core", "socket", "node", "all"] = "socket"
+    """Which CPUs share a run queue of credit2."""
     duration: str = "1s"
 
     def topology(self) -> Topology:
@@ -112,22 +123,37 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vcpu: tuple[Vcpu, ...] = (Vcpu(),)
 
 
-class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """The whole file. What follows from it is worked out once: there may be thousands of vCPUs."""
 
     machine: Machine = Machine()
     pool: tuple[Pool, ...] = (Pool("Pool-0"),)
     domain: tuple[Domain, ...] = ()
 
     # -- what follows from it --------------------------------------------------------------------
+    @cached_property
+    def topology(self) -> Topology:
+        """Raises UserError."""
+        return self.machine.topology()
+
+    @cached_property
+    def _nodes(self) -> dict[int, CpuMask]:
+        topology = self.topology
+        return {node: topology.node_cpus(node) for node in range(topology.nodes)}
+
+    @cached_property
+    def _pools(self) -> dict[str, Pool]:
+        return {pool.name: pool for pool in self.pool}
+
+    @cached_property
     def pool_cpus(self) -> dict[str, CpuMask]:
         """The CPUs of each pool. Raises UserError: a CPU in two pools, a pool without one …"""
-        topology = self.machine.topology()
-        nodes = {node: topology.node_cpus(node) for node in range(topology.nodes)}
+        topology, nodes = self.topology, self._nodes
         everything = topology.all_cpus
         found: dict[str, CpuMask] = {}
         taken = 0
         for pool in self.pool:
+            _check_name("pool", pool.name)
             if pool.name in found:
                 raise UserError(f"pool {pool.name!r} is there twice")
             if pool.sched not in BY_NAME:
@@ -161,22 +187,20 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises UserError."""
         if domain.pool is None:
             return self.pool[0]
-        for pool in self.pool:
-            if pool.name == domain.pool:
-                return pool
-        names = [pool.name for pool in self.pool]
-        raise UserError(f"domain {domain.name!r}: {unknown('pool', domain.pool, names)}")
+        pool = self._pools.get(domain.pool)
+        if pool is None:
+            why = unknown("pool", domain.pool, self._pools)
+            raise UserError(f"domain {domain.name!r}: {why}")
+        return pool
 
     def affinity(self, domain: Domain, vcpu: Vcpu, *, soft: bool = False) -> CpuMask | None:
         """Hard or soft affinity of a vCPU (None: none). Raises UserError outside its pool."""
         text = vcpu.cpus_soft if soft else vcpu.cpus
         if text is None:
             return None
-        topology = self.machine.topology()
-        nodes = {node: topology.node_cpus(node) for node in range(topology.nodes)}
-        mask = parse_cpu_list(text, topology.all_cpus, nodes)
+        mask = parse_cpu_list(text, self.topology.all_cpus, self._nodes)
         pool = self.pool_of(domain)
-        if not soft and not mask & self.pool_cpus()[pool.name]:
+        if not soft and not mask & self.pool_cpus[pool.name]:
             raise UserError(
                 f"domain {domain.name!r}: cpus {text!r} has no CPU of its pool {pool.name!r}"
             )
@@ -186,8 +210,11 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Weight and cap, if it has any."""
         if domain.weight is None and domain.cap is None:
             return None
-        if domain.weight is not None and not 1 <= domain.weight <= 65535:
-            raise UserError(f"domain {domain.name!r}: weight {domain.weight}; it is 1 to 65535")
+        if domain.weight is not None and not MIN_WEIGHT <= domain.weight <= MAX_WEIGHT:
+            raise UserError(
+                f"domain {domain.name!r}: weight {domain.weight}; it is {MIN_WEIGHT} to"
+                f" {MAX_WEIGHT}"
+            )
         most = 100 * len(domain.vcpu)
         if domain.cap is not None and not 0 <= domain.cap <= most:
             raise UserError(f"domain {domain.name!r}: cap {domain.cap}; it is 0 to {most}")
@@ -205,9 +232,9 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         budget = parse_ns(vcpu.budget, f"{what}: budget")
         if period % 1000 or budget % 1000:
             raise UserError(f"{what}: Xen counts periods and budgets in microseconds")
-        if not 10_000 <= period <= 0xFFFFFFFF * 1000:
+        if not RTDS_MIN_PERIOD <= period <= RTDS_MAX_PERIOD:
             raise UserError(f"{what}: period {vcpu.period}; it is at least 10us")
-        if budget < 10_000:
+        if budget < RTDS_MIN_BUDGET:
             raise UserError(f"{what}: budget {vcpu.budget}; it is at least 10us")
         if budget > period:
             raise UserError(
@@ -246,18 +273,28 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"pool {pool.name!r}: {line}"
                     for line in arinc653.check(self.table(pool), partitions)
                 ]
-                if self.pool_cpus()[pool.name].bit_count() > 1:
-                    problems.append(f"pool {pool.name!r}: an arinc653 pool has one CPU")
         return problems
 
+    def check_pools(self) -> None:
+        """Raises UserError for pools that can't be; domains aren't looked at."""
+        cpus = self.pool_cpus
+        for pool in self.pool:
+            if pool.sched == "arinc653" and cpus[pool.name].bit_count() > 1:
+                raise UserError(f"pool {pool.name!r}: an arinc653 pool has one CPU")
+            given = (pool.ratelimit_us, pool.tslice_ms) != (None, None)
+            if given and pool.sched not in ("credit", "credit2"):
+                raise UserError(f"pool {pool.name!r}: {pool.sched} has no ratelimit and tslice")
+
     def _check(self) -> None:
-        self.pool_cpus()
+        self.check_pools()
         if parse_ns(self.machine.duration, "machine: duration") <= 0:
             raise UserError(f"machine: duration {self.machine.duration}; it is longer than 0")
-        names = [domain.name for domain in self.domain]
+        names: set[str] = set()
         for domain in self.domain:
-            if names.count(domain.name) > 1:
+            _check_name("domain", domain.name)
+            if domain.name in names:
                 raise UserError(f"domain {domain.name!r} is there twice")
+            names.add(domain.name)
             if not domain.vcpu:
                 raise UserError(f"domain {domain.name!r} has no vCPU")
             pool = self.pool_of(domain)
@@ -272,6 +309,55 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 self.affinity(domain, vcpu)
                 self.affinity(domain, vcpu, soft=True)
                 vcpu.load.make(f"domain {domain.name!r} vCPU {index}")
+
+
+def _check_name(what: str, name: str) -> None:
+    """Names are shown on terminals, and in pictures. Raises UserError."""
+    if not name.isprintable() or not 1 <= len(name) <= 128:
+        raise UserError(f"{what} {name[:40]!r}: a name is 1 to 128 printable characters")
+
+
+def read_text(file: str) -> str:
+    """The text of a file. Raises UserError."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: it isn't text in UTF-8") from None
+
+
+def read_pools(file: str) -> tuple[str, System]:
+    """The text of a file, and what it means; its pools are right, its domains not looked at.
+
+    Raises UserError.
+    """
+    text = read_text(file)
+    system = load(text, file)
+    try:
+        system.check_pools()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return text, system
+
+
+def schedule_in(text: str, source: str, pool: str | None) -> arinc653.Table:
+    """The ARINC 653 schedule in a file: the file itself, or that of a pool it describes.
+
+    Raises UserError.
+    """
+    try:
+        alone = "major_frame" in tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source}: {error}") from None
+    if alone:
+        return arinc653.load(text, source)
+    system = load(text, source)
+    pools = [one for one in system.pool if one.sched == "arinc653" and pool in (None, one.name)]
+    if len(pools) != 1:
+        many = f"{len(pools)} of its pools have one: name it" if pools else "no pool of it has one"
+        raise UserError(f"{source}: which schedule is meant? {many}")
+    return system.table(pools[0])
 
 
 def load(text: str, source: str) -> System:

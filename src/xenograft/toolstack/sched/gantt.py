@@ -21,7 +21,7 @@ COLOURS = (
     "#86bcb6", "#d4a6c8",
 )  # fmt: skip
 MISS_COLOUR = "#d00000"
-_MARGIN, _LABEL, _ROW, _BAR = 12, 170, 26, 16
+_MARGIN, _RIGHT, _LABEL, _ROW, _BAR = 12, 32, 170, 26, 16
 _AXIS = 34
 
 Names = Mapping[int, str]
@@ -125,7 +125,7 @@ def chart(
 # -- SVG -------------------------------------------------------------------------------------------
 def to_svg(picture: Chart, width: int = 1200) -> str:
     """The chart as an SVG document."""
-    inner = width - _LABEL - 2 * _MARGIN
+    inner = width - _LABEL - _MARGIN - _RIGHT
     height = 2 * _MARGIN + 24 + len(picture.rows) * _ROW + _AXIS
     top = _MARGIN + 24
     x0 = _MARGIN + _LABEL
@@ -164,7 +164,7 @@ def to_png(picture: Chart, path: Path, width: int = 1200) -> None:
     """The same as a PNG file."""
     from PIL import Image, ImageDraw, ImageFont
 
-    inner = width - _LABEL - 2 * _MARGIN
+    inner = width - _LABEL - _MARGIN - _RIGHT
     height = 2 * _MARGIN + 24 + len(picture.rows) * _ROW + _AXIS
     image = Image.new("RGB", (width, height), "#ffffff")
     draw = ImageDraw.Draw(image)

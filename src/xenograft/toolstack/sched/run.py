@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol
+
 import msgspec
 
 from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.arinc653 import Arinc653
+from xenograft.hypervisor.sched.constants import (
+    MICROSECOND,
+    RTDS_DEFAULT_BUDGET,
+    RTDS_DEFAULT_PERIOD,
+)
 from xenograft.hypervisor.sched.cpumask import cpus_in
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.toolstack.errors import UserError
@@ -22,8 +29,12 @@ from xenograft.toolstack.sched.control import reason
 from xenograft.toolstack.sched.description import System
 from xenograft.toolstack.sched.durations import parse_ns
 from xenograft.toolstack.sched.history import History, Miss, Segment
-from xenograft.toolstack.sched.loads import Blocking, Load, Periodic
+from xenograft.toolstack.sched.loads import Blocking, Job, Load, Periodic
 from xenograft.toolstack.sched.simulator import Simulator
+
+if TYPE_CHECKING:
+    from xenograft.hypervisor.sched.core import DecisionHook
+    from xenograft.hypervisor.sched.unit import SchedUnit
 
 
 class VcpuResult(msgspec.Struct, frozen=True):
@@ -55,19 +66,83 @@ class Outcome(msgspec.Struct, frozen=True):
     names: dict[int, str]
 
 
-def simulate(system: System, duration_ns: int | None = None, *, record: bool = True) -> Outcome:
+class Listener(Protocol):
+    """Who hears of a simulation while it runs."""
+
+    def decided(
+        self, now: int, cpu: int, prev: SchedUnit | None, following: SchedUnit | None
+    ) -> None:
+        """After each decision."""
+
+    def woken(self, now: int, unit: SchedUnit) -> None:
+        """Before a unit wakes."""
+
+
+def simulate(
+    system: System, duration_ns: int | None = None, listener: Listener | None = None
+) -> Outcome:
     """Run it. Raises UserError, a line."""
-    problems = system.check()
-    if problems:
-        raise UserError(problems[0])
-    length = duration_ns
-    if length is None:
-        length = parse_ns(system.machine.duration, "machine: duration")
-    cpus = system.pool_cpus()
-    sim = Simulator(system.machine.topology(), BY_NAME[system.pool[0].sched].sched_id)
     history = History()
-    if record:
-        sim.core.hook = history.decided
+    simulation = Simulation(system, history.decided)
+    if listener is not None:
+
+        def decided(
+            now: int, cpu: int, prev: SchedUnit | None, following: SchedUnit | None
+        ) -> None:
+            history.decided(now, cpu, prev, following)
+            listener.decided(now, cpu, prev, following)
+
+        simulation.sim.core.hook = decided
+        simulation.sim.woken = listener.woken
+    length = simulation.duration if duration_ns is None else duration_ns
+    simulation.sim.run(length)
+    return _outcome(simulation, history, length)
+
+
+class Simulation:
+    """A described system that is about to run: `sim.run` goes on, as far as one likes.
+
+    Raises UserError, a line.
+    """
+
+    def __init__(self, system: System, hook: DecisionHook | None = None) -> None:
+        problems = system.check()
+        if problems:
+            raise UserError(problems[0])
+        self.system = system
+        self.duration = parse_ns(system.machine.duration, "machine: duration")
+        self.sim = Simulator(
+            system.topology,
+            BY_NAME[system.pool[0].sched].sched_id,
+            system.machine.credit2_runqueue,
+        )
+        self.sim.core.hook = hook
+        self.loads = _furnish(system, self.sim)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Of domains, by number."""
+        return {domain.domid: domain.name for domain in self.sim.domains}
+
+    def misses(self) -> list[Miss]:
+        """The deadlines that were missed until now, in order."""
+        found = [
+            Miss(unit.domain.domid, unit.unit_id, job.deadline)
+            for unit, load in self.loads
+            if isinstance(load, Periodic)
+            for job in _late(load, self.sim.time)
+        ]
+        return sorted(found, key=lambda one: (one.deadline, one.domid, one.vcpu))
+
+
+def _late(load: Periodic, now: int) -> list[Job]:
+    overdue = load.overdue(now)
+    return list(load.missed) if overdue is None else [*load.missed, overdue]
+
+
+def _furnish(system: System, sim: Simulator) -> list[tuple[SchedUnit, Load]]:
+    """Make a simulation's pools and domains; returns what each vCPU does."""
+    cpus = system.pool_cpus
     numbers: dict[str, int] = {}
     try:
         for index, pool in enumerate(system.pool):
@@ -83,17 +158,15 @@ def simulate(system: System, duration_ns: int | None = None, *, record: bool = T
                 scheduler.set_schedule(resolve(system.table(pool), system.partitions(pool)), 0)
         for cpu in cpus_in(sim.core.topology.all_cpus & ~sum(cpus.values())):
             sim.pools.remove_cpu(0, cpu)
-        loads = _add_domains(system, sim, numbers)
+        return _add_domains(system, sim, numbers)
     except XenError as error:
         raise UserError(f"the hypervisor refuses it: {reason(error)}") from None
-    sim.run(length)
-    return _outcome(system, sim, history, loads, length)
 
 
 def _add_domains(
     system: System, sim: Simulator, numbers: dict[str, int]
-) -> list[tuple[str, int, Load]]:
-    found: list[tuple[str, int, Load]] = []
+) -> list[tuple[SchedUnit, Load]]:
+    found: list[tuple[SchedUnit, Load]] = []
     for number, one in enumerate(system.domain, 1):
         loads = [
             vcpu.load.make(f"domain {one.name!r} vCPU {index}")
@@ -116,36 +189,25 @@ def _add_domains(
             params = system.reservation(one, index)
             if params is not None:
                 domain.scheduler.set_unit_params(unit, params, 0)
-            found.append((one.name, index, loads[index]))
+            found.append((unit, loads[index]))
     return found
 
 
-def _outcome(
-    system: System,
-    sim: Simulator,
-    history: History,
-    loads: list[tuple[str, int, Load]],
-    length: int,
-) -> Outcome:
+def _outcome(simulation: Simulation, history: History, length: int) -> Outcome:
+    system, sim = simulation.system, simulation.sim
     results: list[VcpuResult] = []
-    misses: list[Miss] = []
-    where = {(d.name, u.unit_id): u for d in sim.domains for u in d.units}
     pools = {one.name: system.pool_of(one).name for one in system.domain}
-    for name, index, load in loads:
-        unit = where[name, index]
+    for unit, load in simulation.loads:
+        name = unit.domain.name
         used = sim.core.run_ns(unit, sim.time)
         jobs = missed = worst = 0
         if isinstance(load, Periodic):
-            late = list(load.missed)
-            if (overdue := load.overdue(sim.time)) is not None:
-                late.append(overdue)
-            misses += [Miss(unit.domain.domid, index, job.deadline) for job in late]
-            jobs, missed = load.done, len(late)
+            jobs, missed = load.done, len(_late(load, sim.time))
             worst = max((job.end - job.release for job in load.jobs), default=0)
         elif isinstance(load, Blocking):
             jobs, worst = len(load.latencies), max(load.latencies, default=0)
         results.append(
-            VcpuResult(name, index, pools[name], used, used / length, jobs, missed, worst)
+            VcpuResult(name, unit.unit_id, pools[name], used, used / length, jobs, missed, worst)
         )
     return Outcome(
         length,
@@ -153,8 +215,8 @@ def _outcome(
         tuple(results),
         tuple(sim.core.total_idle_ns(cpu, sim.time) for cpu in range(sim.core.topology.cpus)),
         tuple(history.close(sim.time)),
-        tuple(sorted(misses, key=lambda one: (one.deadline, one.domid, one.vcpu))),
-        {domain.domid: domain.name for domain in sim.domains},
+        tuple(simulation.misses()),
+        simulation.names,
     )
 
 
@@ -169,8 +231,8 @@ class Analysis(msgspec.Struct, frozen=True):
 def analyze(system: System) -> Analysis:
     """Raises UserError for a system that isn't right, or that has no such pool."""
     system._check()
-    cpus = system.pool_cpus()
-    everything = system.machine.topology().all_cpus
+    cpus = system.pool_cpus
+    everything = system.topology.all_cpus
     rtds: dict[str, PoolReport] = {}
     tables: dict[str, tuple[int, list[PartitionReport]]] = {}
     for pool in system.pool:
@@ -185,12 +247,14 @@ def analyze(system: System) -> Analysis:
                 continue
             for index, vcpu in enumerate(one.vcpu):
                 params = system.reservation(one, index)
-                period = 10_000 if params is None else params.period_us or 0
-                budget = 4_000 if params is None else params.budget_us or 0
+                period, budget = RTDS_DEFAULT_PERIOD, RTDS_DEFAULT_BUDGET
+                if params is not None:
+                    period = (params.period_us or 0) * MICROSECOND
+                    budget = (params.budget_us or 0) * MICROSECOND
                 mask = system.affinity(one, vcpu)
                 name = one.name if len(one.vcpu) == 1 else f"{one.name} v{index}"
                 where = everything if mask is None else mask
-                tasks.append(Reservation(name, budget * 1000, period * 1000, where))
+                tasks.append(Reservation(name, budget, period, where))
         rtds[pool.name] = analyze_rtds(tasks, cpus[pool.name])
     if not rtds and not tables:
         raise UserError("there is nothing to analyze: no pool has rtds or arinc653")

@@ -12,14 +12,15 @@ Time is virtual, decisions take none.  A run depends on its inputs alone::
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xenograft.abi.domctl import XEN_SCHEDULER_CREDIT2
 from xenograft.hypervisor.cpupool import CpuPools
+from xenograft.hypervisor.sched.constants import FOREVER
 from xenograft.hypervisor.sched.core import SchedCore
 from xenograft.hypervisor.sched.cpumask import CpuMask
-from xenograft.hypervisor.sched.scheduler import FOREVER, Params
+from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.hypervisor.sched.unit import SchedDomain, SchedUnit
 from xenograft.hypervisor.timers import TimerQueue
 from xenograft.toolstack.sched.loads import Load
@@ -47,12 +48,19 @@ class _Task:
 class Simulator:
     """A machine with simulated guests."""
 
-    def __init__(self, topology: Topology, sched_id: int = XEN_SCHEDULER_CREDIT2) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        sched_id: int = XEN_SCHEDULER_CREDIT2,
+        credit2_runqueue: str = "socket",
+    ) -> None:
         self.time = 0
         self.timers = TimerQueue()
-        self.core = SchedCore(topology, self.timers, self._now)
+        self.core = SchedCore(topology, self.timers, self._now, credit2_runqueue)
         self.pools = CpuPools(self.core, sched_id)
         self.domains: list[SchedDomain] = []
+        self.woken: Callable[[int, SchedUnit], None] | None = None
+        """Called with the time and each unit that wakes."""
         self._events: list[tuple[int, int, int, int, SchedUnit | None]] = []
         self._seq = self._vcpus = self._domid = 0
         self._stamps = [0] * topology.cpus
@@ -144,6 +152,8 @@ class Simulator:
                 self.time = time
                 task: _Task = unit.owner
                 task.until = unit.run_ns + task.load.begin(time)
+                if self.woken is not None:
+                    self.woken(time, unit)
                 core.wake(unit, time)
         self.time = max(self.time, until_ns)
 

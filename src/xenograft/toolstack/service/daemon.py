@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import fcntl
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -99,7 +100,13 @@ def make_machine(options: MachineOptions) -> Machine:
     """The machine that a service holds.  Raises UserError."""
     from xenograft.toolstack.machine import Machine
 
-    return Machine(cpus=options.cpus, memory=options.memory_mib, sched=options.sched)
+    if options.pools is None:
+        cpus = options.topology or options.cpus
+        return Machine(cpus=cpus, memory=options.memory_mib, sched=options.sched)
+    from xenograft.toolstack.sched.boot import machine_of
+    from xenograft.toolstack.sched.description import load
+
+    return machine_of(load(options.pools, "--pools"), memory=options.memory_mib)
 
 
 async def serve(
@@ -186,6 +193,9 @@ def main() -> None:
             f"the service had ended without stopping (process {before.pid});"
             f" it was running: {', '.join(found)}\n"
         )
+        for guest in before.guests:
+            if guest.saved and Path(guest.saved).exists():
+                news += f"{guest.name} has a saved state: xg restore {shlex.quote(guest.saved)}\n"
         log(news.strip())
     try:
         asyncio.run(

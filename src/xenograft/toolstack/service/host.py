@@ -20,9 +20,12 @@ from xenograft.toolstack.service.views import MAKERS
 if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.hypervisor.hypervisor import Hypervisor
+    from xenograft.hypervisor.metering import Reading
     from xenograft.store.client import StoreClient, StoreView
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.service.handlers.schedule import Recording
+    from xenograft.toolstack.state.fork import Moment
 
 
 @dataclass
@@ -34,10 +37,14 @@ class Guest:
     """What it's built from when it's built again."""
     created_ns: int
     """The machine's time at which it was made."""
+    saved_to: str = ""
+    """The file that it was saved to last, as long as it goes on."""
     preserved: bool = False
     """It stays after its end, until somebody destroys it."""
     destroyed: bool = False
     on_destroy: list[Callable[[], None]] = field(default_factory=list)
+    moments: dict[str, Moment] = field(default_factory=dict)
+    """What it can be taken back to, by name."""
 
     @property
     def domid(self) -> int:
@@ -55,6 +62,10 @@ class Host:
         self.machine = machine
         self.guests: dict[int, Guest] = {}
         self.views = {name: make(machine) for name, make in MAKERS.items()}
+        self.marks: dict[str, Reading] = {}
+        """The account at moments that somebody has marked."""
+        self.recording: Recording | None = None
+        """What ran lately, once somebody has asked for it."""
         self.spent_ns = 0
         """How long guests that have gone had run."""
         self.changed: Callable[[], None] = _nothing
@@ -73,9 +84,10 @@ class Host:
     def lookup(self, text: str) -> XenDomain | None:
         """The domain of a number or a name, domain 0 included."""
         if text.isascii() and text.isdigit():
-            return self.hypervisor.domains.get(int(text)) if len(text) < 6 else None
+            found = self.hypervisor.domains.get(int(text)) if len(text) < 6 else None
+            return None if found is None or found.is_hidden else found
         for domain in self.hypervisor.domains.values():
-            if domain.name == text and not domain.dying:
+            if domain.name == text and not domain.dying and not domain.is_hidden:
                 return domain
         return None
 
@@ -105,7 +117,7 @@ class Host:
         if wanted:
             return [self.domain(name) for name in wanted]
         domains = self.hypervisor.domains
-        return [domains[domid] for domid in sorted(domains)]
+        return [domains[domid] for domid in sorted(domains) if not domains[domid].is_hidden]
 
     # -- coming and going ----------------------------------------------------------------
     def add(self, domain: Domain, config: DomainConfig) -> Guest:
@@ -125,6 +137,9 @@ class Host:
             guest.domain.destroy()
         finally:
             del self.guests[guest.domid]
+            moments, guest.moments = guest.moments, {}
+            for moment in moments.values():
+                moment.close()
             self.changed()
             for listener in guest.on_destroy:
                 listener()
@@ -153,6 +168,8 @@ class Host:
                 view.rm(vm)
 
             self.store.transact(move)
+        # What it has used is the account of the one that is built again.
+        self.hypervisor.meter.settle(guest.domain.xen)
         guest.domain.xen.uuid = identity.bytes
         guest.preserved = True
         self._set_name(guest, name)

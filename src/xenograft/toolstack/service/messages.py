@@ -8,11 +8,14 @@ a command needs one round trip.  What fails is a `Failure` with the line that `x
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
+from xenograft.hypervisor.metering import Reading
+from xenograft.hypervisor.sched.topology import Topology
 from xenograft.toolstack.config.disk import Disk
+from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.vif import Vif
 from xenograft.toolstack.errors import Failure as Failure
@@ -43,6 +46,10 @@ class MachineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpus: int = 4
     memory_mib: int = 16 << 10
     sched: str = "credit2"
+    topology: Topology | None = None
+    """Where the CPUs are, in place of `cpus`."""
+    pools: str | None = None
+    """CPUs and pools as text (toolstack.sched.description), in place of all but the memory."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -137,6 +144,8 @@ class GuestConfig(msgspec.Struct, frozen=True):
     domid: int
     uuid: str
     config: DomainConfig
+    sched: str = "credit2"
+    """The scheduler of its pool."""
 
 
 class GetConfigs(Request[list[GuestConfig]], frozen=True):
@@ -228,6 +237,104 @@ class DumpCore(Request[None], frozen=True):
     path: str
 
 
+class Saved(msgspec.Struct, frozen=True):
+    """A guest that was saved."""
+
+    domid: int
+    name: str
+    size: int
+    """Bytes of the file."""
+    suspended: bool
+    """Whether it has suspended itself; else it's a snapshot."""
+
+
+class SaveDomain(Request[Saved], frozen=True):
+    """Write a domain's whole state to a file (an absolute path).
+
+    `mode` and `after` as for `Domain.save`.  `config`: saved with it instead of its own.
+    """
+
+    domain: str
+    path: str
+    mode: Literal["auto", "suspend", "snapshot"] = "auto"
+    after: Literal["destroy", "run", "pause"] = "destroy"
+    config: DomainConfig | None = None
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """A guest that was restored, and what xl tells of it."""
+
+    domid: int
+    name: str
+    kind: str
+    xen: str
+    store_gfn: int
+    store_port: int
+    console_gfn: int
+    console_port: int
+
+
+class RestoreDomain(Request[Restored], frozen=True):
+    """A domain from a saved state (an absolute path); `config`: instead of the saved one."""
+
+    path: str
+    config: DomainConfig | None = None
+    paused: bool = False
+
+
+class OpenStream(Request[None], frozen=True):
+    """The connection becomes the stream of a guest that is sent or received, by that name.
+
+    What follows the reply are a saved guest's bytes, and lines (`handlers/migration.py`).
+    """
+
+    streams = True
+    name: str
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """A guest that was sent. Times are the source's."""
+
+    domid: int
+    name: str
+    suspended: bool
+    down_ns: int
+    """How long it stood still."""
+    total_ns: int
+    rounds: int
+    pages: int
+    sent: int
+    """Bytes."""
+
+
+class SendDomain(Request[Migrated], frozen=True):
+    """Send a running domain by a stream; it's destroyed once it runs elsewhere."""
+
+    domain: str
+    stream: str
+    mode: Literal["auto", "suspend", "snapshot"] = "auto"
+    config: DomainConfig | None = None
+
+
+class ReceiveDomain(Request[Restored], frozen=True):
+    """Take in a domain that comes by a stream."""
+
+    stream: str
+    paused: bool = False
+
+
+class SuspendDomain(Request[int], frozen=True):
+    """Have a guest suspend itself, and leave it so; answers with its domid."""
+
+    domain: str
+
+
+class ResumeDomain(Request[None], frozen=True):
+    """Let a guest go on that has suspended itself."""
+
+    domain: str
+
+
 class AttachConsole(Request[int], frozen=True):
     """Become a viewer of a domain's console: what it kept of the output comes first.
 
@@ -287,6 +394,51 @@ class SetMaxMemory(Request[None], frozen=True):
     kib: int
 
 
+# -- clones and moments --------------------------------------------------------------------------
+class ForkDomain(Request[list[Created]], frozen=True):
+    """Clone a domain; `name`: of the one clone, or what their names begin with."""
+
+    domain: str
+    count: int | None = None
+    name: str | None = None
+    paused: bool = False
+
+
+class SnapshotRow(msgspec.Struct, frozen=True):
+    """A moment that a domain can be taken back to."""
+
+    name: str
+    age_ns: int
+
+
+class TakeSnapshot(Request[str], frozen=True):
+    """Remember a domain as it is now; returns the name."""
+
+    domain: str
+    name: str | None = None
+
+
+class ListSnapshots(Request[list[SnapshotRow]], frozen=True):
+    """The moments that a domain can be taken back to, the oldest first."""
+
+    domain: str
+
+
+class DropSnapshot(Request[None], frozen=True):
+    """Forget a moment."""
+
+    domain: str
+    name: str
+
+
+class RewindDomain(Request[Created], frozen=True):
+    """Take a domain back to a moment: the one of that name, or the latest."""
+
+    domain: str
+    name: str | None = None
+    paused: bool = False
+
+
 # -- devices --------------------------------------------------------------------------------------
 class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     """A device as `xl block-list` and its like show it. Numbers that aren't known are -1."""
@@ -327,6 +479,13 @@ class AttachVif(Request[None], frozen=True):
     vif: Vif
 
 
+class AttachVkb(Request[None], frozen=True):
+    """Hot-plug a keyboard and pointer."""
+
+    domain: str
+    vkb: Vkb
+
+
 class DetachDevice(Request[None], frozen=True):
     """Take a device away: once the guest has let go of it, or at once.
 
@@ -339,6 +498,34 @@ class DetachDevice(Request[None], frozen=True):
     force: bool = False
 
 
+class BridgeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge of the machine."""
+
+    name: str
+    mtu: int
+    uplink: str
+    """none, user, or tap:INTERFACE."""
+    restricted: bool
+    interfaces: list[str]
+    """Guests' interfaces that are plugged in, as vif<domid>.<number>."""
+
+
+class ListBridges(Request[list[BridgeRow]], frozen=True):
+    """All bridges."""
+
+
+class AddBridge(Request[None], frozen=True):
+    """Make a bridge, from a line as `xg run --bridge` takes it."""
+
+    spec: str
+
+
+class RemoveBridge(Request[None], frozen=True):
+    """Take a bridge away that nobody is plugged into."""
+
+    name: str
+
+
 class ChangeMedium(Request[None], frozen=True):
     """Put another medium into a CD drive; "" takes it out."""
 
@@ -347,7 +534,29 @@ class ChangeMedium(Request[None], frozen=True):
     path: str = ""
 
 
+class Screenshot(Request[bytes], frozen=True):
+    """What a domain's screen shows, as a PNG file."""
+
+    domain: str
+
+
 # -- the machine ----------------------------------------------------------------------------------
+class CpuRow(msgspec.Struct, frozen=True):
+    """Where a physical CPU is."""
+
+    core: int
+    socket: int
+    node: int
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A NUMA node."""
+
+    memory_mib: int
+    free_mib: int
+    distances: list[int]
+
+
 class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What `xl info` shows, by its own names where they are fields of a line."""
 
@@ -381,6 +590,8 @@ class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
     cc_compile_date: str
     build_id: str
     now_ns: int
+    cpus: list[CpuRow] = []
+    nodes: list[NodeRow] = []
 
 
 class GetInfo(Request[HostInfo], frozen=True):
@@ -551,6 +762,88 @@ class SetPoolSched(Request[None], frozen=True):
     sched: str
     pool: str
     params: SchedParams
+
+
+class WindowRow(msgspec.Struct, frozen=True):
+    """A window of an ARINC 653 schedule; `domain` None: nobody's."""
+
+    domain: str | None
+    uuid: str | None
+    vcpu: int
+    start_ns: int
+    runtime_ns: int
+
+
+class TableRow(msgspec.Struct, frozen=True):
+    """The schedule of an ARINC 653 pool."""
+
+    pool: str
+    major_frame_ns: int
+    windows: list[WindowRow]
+
+
+class GetTables(Request[list[TableRow]], frozen=True):
+    """The schedules of all ARINC 653 pools, or of the named one."""
+
+    pool: str | None = None
+
+
+class SetTable(Request[TableRow], frozen=True):
+    """Check a schedule and load it into a pool (None: the only one with ARINC 653).
+
+    `text`: a schedule, or a system with one (toolstack.sched.description); `source`: its name in
+    errors; `force`: though a vCPU of the pool has no window; `dry`: only check it.
+    """
+
+    text: str
+    source: str
+    pool: str | None = None
+    force: bool = False
+    dry: bool = False
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """What ran lately: the window of time that ends at `now` (ns)."""
+
+    now: int
+    segments: list[tuple[int, int, int, int, int]]
+    """CPU, domid, vCPU, from when to when (ns)."""
+    names: dict[int, str]
+    """Of domains, by number."""
+
+
+class GetSchedule(Request[Schedule], frozen=True):
+    """Record what runs, and answer with the last `span_ns` of it.
+
+    The first time nothing is known; the recording ends when nobody asks for some seconds.
+    """
+
+    span_ns: int
+
+
+# -- accounts -------------------------------------------------------------------------------------
+class Period(msgspec.Struct, frozen=True):
+    """The account at two moments; `start` None: the machine's start."""
+
+    start: Reading | None
+    end: Reading
+
+
+class GetPeriod(Request[Period], frozen=True):
+    """The account between two marks: since the machine's start, until now."""
+
+    since: str | None = None
+    until: str | None = None
+
+
+class MarkMeter(Request[Reading], frozen=True):
+    """Keep the account of this moment under a name."""
+
+    name: str
+
+
+class ListMarks(Request[dict[str, int]], frozen=True):
+    """The marks, with the machine's times (ns)."""
 
 
 class GetView(Request[str], frozen=True):

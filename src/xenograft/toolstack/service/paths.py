@@ -63,7 +63,11 @@ class ServicePaths(NamedTuple):
 
 def service_paths(create: bool = True) -> ServicePaths:
     """The user's service folder, made if it's missing.  Raises UserError if it can't be used."""
-    folder = _folder()
+    return paths_of(_folder(), create)
+
+
+def paths_of(folder: Path, create: bool = True) -> ServicePaths:
+    """The same for a folder that is named."""
     if create:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

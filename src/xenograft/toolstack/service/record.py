@@ -24,6 +24,8 @@ class RunningGuest(msgspec.Struct, frozen=True):
     name: str
     uuid: str
     config: DomainConfig
+    saved: str = ""
+    """A file that its state was saved to."""
 
 
 class Running(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from xenograft.toolstack.service.lifecycle import (
 )
 from xenograft.toolstack.service.messages import Created, Ended, Failure
 from xenograft.toolstack.service.record import RunningGuest, write_record
+from xenograft.toolstack.service.streams import Streams
 from xenograft.toolstack.service.thread import MachineThread
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class Service:
         self.thread: MachineThread
         self.host: Host
         self.lines: dict[int, Line] = {}
+        self.suspending: set[int] = set()
+        """Domains that somebody saves, suspends or sends elsewhere."""
+        self.reading = asyncio.Lock()
+        """Held by who reads a guest that runs: there's one log of written pages."""
+        self.streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, make: Callable[[], Machine]) -> None:
@@ -98,7 +104,11 @@ class Service:
         """On the machine's thread: note which guests there are."""
         guests = [
             RunningGuest(
-                guest.domid, guest.name, str(uuid.UUID(bytes=guest.domain.xen.uuid)), guest.config
+                guest.domid,
+                guest.name,
+                str(uuid.UUID(bytes=guest.domain.xen.uuid)),
+                guest.config,
+                guest.saved_to,
             )
             for guest in self.host.guests.values()
         ]
@@ -120,7 +130,7 @@ class Service:
             domid = await self._build(config)
         except UserError as error:
             raise Failure(str(error)) from None
-        self._opened(domid, line)
+        self.open_line(domid, line)
         self.log(f"domain {domid} ({config.name}) was created")
         if not paused:
             await self.thread.call(self.host.guests[domid].domain.unpause)
@@ -137,15 +147,20 @@ class Service:
         """On the machine's thread: the domain, paused."""
         if config.uuid is None:
             config = msgspec.structs.replace(config, uuid=str(uuid.uuid4()))
-        domain = self.host.machine.create_built(built, config, paused=True)
+        return self.register(self.host.machine.create_built(built, config, paused=True), config)
+
+    def register(self, domain: Domain, config: DomainConfig) -> int:
+        """On the machine's thread: a domain was made, and is paused; returns its number."""
         domid, tell = domain.domid, self.thread.tell
         domain.console.on_output(lambda data: tell(self._output, domid, data))
-        domain.xen.on_shutdown.append(lambda _xen: tell(self._shut_down, domid))
+        domain.xen.on_shutdown.append(lambda _xen: tell(self.shut_down, domid))
         guest = self.host.add(domain, config)
         guest.on_destroy.append(lambda: tell(self._destroyed, domid))
         return domid
 
-    def _opened(self, domid: int, line: Line | None) -> None:
+    def open_line(self, domid: int, line: Line | None = None) -> None:
+        """A domain was made: it begins a line of its own, or goes on with one."""
+
         async def type_(data: bytes) -> int:
             def send() -> int:
                 guest = self.host.guests.get(domid)
@@ -168,8 +183,11 @@ class Service:
             line.hub.feed(data)
 
     # -- the end -------------------------------------------------------------------------
-    def _shut_down(self, domid: int) -> None:
+    def shut_down(self, domid: int) -> None:
         """A domain has shut down by itself."""
+        if domid in self.suspending:
+            # Whoever has asked it to looks after it.
+            return
         task = self.loop.create_task(self._retire(domid))
         self._tasks.add(task)
         task.add_done_callback(self._retired)

@@ -18,7 +18,14 @@ import msgspec
 from xenograft.abi.errno import XenError
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import handlers as handlers
-from xenograft.toolstack.service.messages import AttachConsole, Failure, Reply, Request, WaitEnd
+from xenograft.toolstack.service.messages import (
+    AttachConsole,
+    Failure,
+    OpenStream,
+    Reply,
+    Request,
+    WaitEnd,
+)
 from xenograft.toolstack.service.table import LOOP, MACHINE
 from xenograft.toolstack.service.wire import LENGTH, MAX_MESSAGE, encode, pack, request_decoder
 
@@ -88,6 +95,9 @@ class Sessions:
                 return
             writer.write(pack(reply))
             await writer.drain()
+            if isinstance(request, OpenStream) and reply.error is None:
+                await self.service.streams.serve(request.name, reader, writer)
+                return
             if isinstance(request, AttachConsole) and reply.error is None:
                 domid: int = msgspec.msgpack.decode(reply.value)
                 await self.service.hub(domid).view(reader, writer, request.follow)

@@ -144,7 +144,10 @@ def test_addresses(uri: str, address: object, name: str) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["nbd://", "nbd:///x", "nbd://h:port/", "nbd://h:99999/", "nbd+unix:///x", "nbd:h", "nbd:h:x"],
+    [
+        *("nbd://", "nbd:///x", "nbd://h:port/", "nbd://h:99999/", "nbd+unix:///x", "nbd:h"),
+        *("nbd:h:x", "nbds://h/x", "nbds+unix:///x?socket=/s", "nbd+vsock://1:2/x"),
+    ],
 )
 def test_bad_addresses(uri: str) -> None:
     with pytest.raises(ImageError) as caught:
@@ -248,6 +251,7 @@ def says(*parts: bytes) -> Talk:
         (says(HELLO, struct.pack(">QIII", 0x0003E889045565A9, 7, 3, 1 << 31)), "nonsense"),
         (says(HELLO, reply(7, 1 << 31 | 6, b"no such export")), "refuses: no such export"),
         (says(HELLO, reply(7, 1 << 31 | 2)), "refuses: 0x80000002"),
+        (says(HELLO, reply(7, 1 << 31 | 5, b"use\nSTARTTLS")), "wants TLS, which isn't supported"),
         (says(HELLO, INFO), "hung up"),
     ],
 )
@@ -301,7 +305,7 @@ def answering(answer: Callable[[int], bytes]) -> Talk:
     ],
 )
 def test_answers_that_make_no_sense(answer: Callable[[int], bytes]) -> None:
-    """The connection is given up: all requests fail, none hangs."""
+    """The connection is given up: without patience all requests fail, none hangs."""
 
     def once(cookie: int) -> bytes:
         first, state["calls"] = not state["calls"], state["calls"] + 1
@@ -309,10 +313,11 @@ def test_answers_that_make_no_sense(answer: Callable[[int], bytes]) -> None:
 
     state = {"calls": 0}
     with server(answering(once)) as uri:
-        image = NbdImage(uri)
+        image = NbdImage(uri, patience=0)
         if len(answer(1)) == 7:
             # Half an answer, and then the end.
-            image._socket.shutdown(socket.SHUT_WR)
+            assert image._session is not None
+            image._session._socket.shutdown(socket.SHUT_WR)
         for work in (lambda: image.read(0, 512), lambda: image.write(0, b"x"), image.flush):
             with pytest.raises(OSError, match="nbd://") as caught:
                 work()
@@ -330,4 +335,7 @@ def test_errors_of_the_server(number: int, meant: int) -> None:
             with pytest.raises(OSError, match="nbd://") as caught:
                 work()
             assert caught.value.errno == meant
+        # The server may have dropped what it couldn't write.
+        with pytest.raises(OSError, match="an earlier flush has failed"):
+            image.flush()
         image.close()

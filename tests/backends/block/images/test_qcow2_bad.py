@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
 from collections.abc import Callable
@@ -122,6 +123,14 @@ def test_backing_files(tmp_path: Path, backing: str, message: str) -> None:
     path = tmp_path / "a"
     create_qcow2(str(path), MIB, backing=backing, backing_format="qcow2")
     assert message in opens(path)
+
+
+def test_a_backing_file_that_is_a_pipe(tmp_path: Path) -> None:
+    """Nobody waits for its other end."""
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "top"
+    create_qcow2(str(path), 64 * KIB, backing="pipe", backing_format="")
+    assert "neither a file nor a block device" in opens(path)
 
 
 def test_a_circle_of_three(tmp_path: Path) -> None:

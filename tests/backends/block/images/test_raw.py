@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -145,11 +146,19 @@ def test_a_failed_flush_is_never_taken_back(path: Path, monkeypatch: pytest.Monk
     [("missing", "there is no such image"), (".", "a directory"), ("fifo", "neither a file nor")],
 )
 def test_what_is_no_image(tmp_path: Path, name: str, message: str) -> None:
+    """Said at once: a pipe that may only be read isn't waited for."""
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ImageError, match=message) as caught:
-        RawImage(str(tmp_path / name))
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
+    for readonly in (False, True):
+        with pytest.raises(ImageError, match=message) as caught:
+            RawImage(str(tmp_path / name), readonly)
+        assert "\n" not in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero", "/dev/tty"])
+def test_devices_that_are_no_disks(name: str) -> None:
+    with pytest.raises(ImageError, match=r"neither a file nor a block|can't be opened"):
+        RawImage(name, True)
 
 
 def test_without_the_right_to_write(path: Path) -> None:
@@ -181,3 +190,54 @@ image.close()
     assert done.stdout == "EFBIG\n"
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] != 65536
     assert path.read_bytes()[: 60 * KIB] == pattern(64 * KIB)[: 60 * KIB]
+
+
+@pytest.fixture
+def loop(path: Path) -> Iterator[str]:
+    """A block device of the host's, 4 MiB large, which takes root's rights."""
+    path.write_bytes(pattern(4 * MIB))
+    made = subprocess.run(
+        ["losetup", "-f", "--show", str(path)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device to be had: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+def test_a_block_device(loop: str, path: Path) -> None:
+    image = RawImage(loop)
+    assert (image.size, image.is_device) == (4 * MIB, True)
+    assert image.device == (7, int(loop.removeprefix("/dev/loop")))
+    assert image.read(1000, 5000) == pattern(4 * MIB)[1000:6000]
+    image.write(512, b"x" * 512)
+    image.flush()
+    assert path.read_bytes()[512:1024] == b"x" * 512
+    with pytest.raises(OSError, match="can't be resized"):
+        image.resize(MIB)
+    with pytest.raises(ImageError, match="in use"):
+        RawImage(loop)
+    if image.discard_granularity:
+        image.discard(16 * KIB, 16 * KIB)
+        assert image.read(16 * KIB, 16 * KIB) == bytes(16 * KIB)
+    os.truncate(path, 8 * MIB)
+    subprocess.run(["losetup", "-c", loop], check=True)
+    assert image.refresh() == 8 * MIB
+    image.close()
+    RawImage(loop).close()
+
+
+def test_a_block_device_that_the_host_uses(loop: str, path: Path, tmp_path: Path) -> None:
+    """Two file systems' drivers on one disk destroy it."""
+    made = subprocess.run(["mke2fs", "-q", "-F", loop], capture_output=True, check=False)
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    if made.returncode or subprocess.run(["mount", loop, str(folder)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(ImageError, match="in use on this host; unmount it first"):
+            RawImage(loop)
+        RawImage(loop, readonly=True).close()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    RawImage(loop).close()

@@ -12,6 +12,7 @@ A leaf that a policy doesn't have reads zero, as in Xen.  CPUID faulting isn't o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -156,20 +157,10 @@ class CpuPolicy:
         `maximum` makes the maximum policy instead of one that starts with the default.
         """
         info = hypervisor or HypervisorInfo(hvm=hvm)
-        limit = maximum_features(hvm)
-        base = identity_leaves(vcpus, info.tsc_khz)
-        top = _with_features(base, limit)
-        default = _with_features(base, limit if maximum else default_features(hvm))
-        edited, limit_leaf = _apply(default, top, tuple(edits))
-        wanted = frozenset(f.name for f in FEATURES if _test(edited, f))
-        given = sanitise(wanted & limit)
-        # osxsave and ospke follow CR4: wishes for them mean nothing.
-        beyond = wanted - limit - {"osxsave", "ospke"}
-        ignored = tuple(feature.name for feature in FEATURES if feature.name in beyond)
+        leaves, limit_leaf, msr, ignored = _derive(hvm, vcpus, tuple(edits), info.tsc_khz, maximum)
         if limit_leaf:
             info = msgspec.structs.replace(info, limit=limit_leaf)
-        leaves = _finish(edited, given, top)
-        return cls(_cpuid_only(leaves), info, _msr_value(leaves), ignored)
+        return cls(leaves, info, msr, ignored)
 
     def save(self) -> PolicyRecord:
         return PolicyRecord(
@@ -297,6 +288,28 @@ _Leaves = dict[tuple[int, int], list[int]]
 
 def _place(word: Word) -> tuple[int, int]:
     return (word.leaf, word.subleaf)
+
+
+@lru_cache(maxsize=32)
+def _derive(
+    hvm: bool, vcpus: int, edits: tuple[Edit, ...], tsc_khz: int, maximum: bool
+) -> tuple[Mapping[tuple[int, int], Regs], int, int, tuple[str, ...]]:
+    """(leaves, limit of Xen's leaves or 0, IA32_ARCH_CAPABILITIES, names that were ignored).
+
+    Guests are mostly alike, and clones are: it's made once for all of them.
+    """
+    limit = maximum_features(hvm)
+    base = identity_leaves(vcpus, tsc_khz)
+    top = _with_features(base, limit)
+    default = _with_features(base, limit if maximum else default_features(hvm))
+    edited, limit_leaf = _apply(default, top, edits)
+    wanted = frozenset(f.name for f in FEATURES if _test(edited, f))
+    given = sanitise(wanted & limit)
+    # osxsave and ospke follow CR4: wishes for them mean nothing.
+    beyond = wanted - limit - {"osxsave", "ospke"}
+    ignored = tuple(feature.name for feature in FEATURES if feature.name in beyond)
+    leaves = _finish(edited, given, top)
+    return _cpuid_only(leaves), limit_leaf, _msr_value(leaves), ignored
 
 
 def _test(leaves: Mapping[tuple[int, int], list[int]], feature: Feature) -> bool:

@@ -1,237 +1,266 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images served over NBD: a client of the fixed newstyle protocol.
+"""Images served over NBD, across breaks of the connection.
 
-Facts: NBD's doc/proto.md and doc/uri.md.  Simple replies only; requests of several threads are
-under way at once, told apart by their cookies.
+Requests of several threads are under way at once, told apart by their cookies.  When the
+connection breaks, they wait for the next one, and are sent again there.  A server that was
+restarted may have lost what it had acknowledged and not flushed, so that is kept here until a
+flush, and written again first: what a flush promises holds across restarts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import socket
-import struct
 import threading
-from urllib.parse import parse_qs, unquote, urlsplit
+import time
 
 from xenograft.backends.block.images.image import Buffer, Fill, ImageError
+from xenograft.backends.block.images.nbd_session import (
+    CMD_FLUSH,
+    CMD_READ,
+    CMD_TRIM,
+    CMD_WRITE,
+    MAX_TRANSFER,
+    SEND_FLUSH,
+    SEND_TRIM,
+    NbdSession,
+    is_nbd,
+    parse_uri,
+)
 
-_NBDMAGIC = 0x4E42444D41474943
-_IHAVEOPT = 0x49484156454F5054
-_OPTION_REPLY = 0x0003E889045565A9
-_REQUEST = struct.Struct(">IHHQQI")
-_REQUEST_MAGIC = 0x25609513
-_REPLY = struct.Struct(">IIQ")
-_REPLY_MAGIC = 0x67446698
+__all__ = ["NbdImage", "is_nbd", "parse_uri"]
 
-_FLAG_FIXED_NEWSTYLE = 1 << 0
-_FLAG_NO_ZEROES = 1 << 1
-_OPT_EXPORT_NAME, _OPT_GO = 1, 7
-_REP_ACK, _REP_INFO = 1, 3
-_REP_ERROR = 1 << 31
-_REP_ERR_UNSUP = _REP_ERROR | 1
-_INFO_EXPORT, _INFO_BLOCK_SIZE = 0, 3
+RECONNECT_S = 60.0
+"""How long requests wait for a server that is away, before they fail."""
 
-_HAS_FLAGS, _READ_ONLY, _SEND_FLUSH, _SEND_TRIM = 1 << 0, 1 << 1, 1 << 2, 1 << 5
-_CMD_READ, _CMD_WRITE, _CMD_DISC, _CMD_FLUSH, _CMD_TRIM = 0, 1, 2, 3, 4
+_FIRST_TRY_S, _LAST_TRY_S = 0.05, 2.0
+_KEPT_BYTES = 32 << 20
+"""Acknowledged writes that are kept at most; then they're flushed, asked for or not."""
 
-_MAX_TRANSFER = 32 << 20
-_TIMEOUT = 10.0
-_DEFAULT_PORT = 10809
 _ERRORS = {1: errno.EPERM, 5: errno.EIO, 12: errno.ENOMEM, 22: errno.EINVAL, 28: errno.ENOSPC}
 
 
-def is_nbd(path: str) -> bool:
-    """Whether a path is an NBD URI, or QEMU's older ``nbd:host:port``."""
-    return path.startswith(("nbd://", "nbd+unix://", "nbd:"))
+class _Request:
+    """A request on its way, or a write that was answered and not yet flushed."""
 
+    __slots__ = (
+        "answer",
+        "command",
+        "cookie",
+        "covers",
+        "data",
+        "error",
+        "event",
+        "offset",
+        "size",
+    )
 
-def parse_uri(path: str) -> tuple[str | tuple[str, int], str]:
-    """Socket address (a path, or host and port) and export name.  Raises ImageError."""
-    if path.startswith("nbd:") and not path.startswith("nbd://"):
-        return _parse_old(path)
-    parts = urlsplit(path)
-    name = unquote(parts.path.removeprefix("/"))
-    if parts.scheme == "nbd+unix":
-        sockets = parse_qs(parts.query).get("socket", [])
-        if len(sockets) != 1 or parts.netloc:
-            raise ImageError(f"{path}: name the socket, as in nbd+unix:///NAME?socket=PATH")
-        return sockets[0], name
-    try:
-        host, port = parts.hostname, parts.port or _DEFAULT_PORT
-    except ValueError:
-        raise ImageError(f"{path}: not a port number") from None
-    if not host:
-        raise ImageError(f"{path}: name the server, as in nbd://HOST:PORT/NAME")
-    return (host, port), name
-
-
-def _parse_old(path: str) -> tuple[str | tuple[str, int], str]:
-    """``nbd:unix:PATH[:exportname=NAME]`` or ``nbd:HOST:PORT[:exportname=NAME]``."""
-    rest, _, name = path.removeprefix("nbd:").partition(":exportname=")
-    host, _, port = rest.partition(":")
-    if host == "unix" and port:
-        return port, name
-    if host and port.isdigit():
-        return (host, int(port)), name
-    raise ImageError(f"{path}: name the server, as in nbd://HOST:PORT/NAME")
-
-
-class _Pending:
-    """A request that was sent."""
-
-    __slots__ = ("data", "error", "event", "size")
-
-    def __init__(self, size: int) -> None:
-        self.event = threading.Event()
+    def __init__(self, command: int, offset: int, size: int, data: Buffer) -> None:
+        self.command = command
+        self.offset = offset
         self.size = size
-        self.data = b""
+        self.data = data
+        self.cookie = 0
+        self.event = threading.Event()
+        self.answer = b""
         self.error = 0
+        self.covers: list[int] = []
+        """Writes that a flush makes lasting."""
 
 
 class NbdImage:
     """An export; raises ImageError if it can't be had.
 
-    When the connection breaks, every request under way or to come fails with EIO.
+    Once the server has been away for `patience` seconds, requests fail with EIO until it's back.
+    They fail for good after `abort`, and if what comes back isn't the same export.
     """
 
-    def __init__(self, path: str, readonly: bool = False) -> None:
+    def __init__(self, path: str, readonly: bool = False, *, patience: float = RECONNECT_S) -> None:
         self.path = path
         self.readonly = readonly
-        self.size = 0
-        self._flags = 0
-        self._send_lock = threading.Lock()
-        self._pending: dict[int, _Pending] = {}
-        self._pending_lock = threading.Lock()
-        self._next_cookie = 0
-        self._broken = False
-        address, name = parse_uri(path)
-        try:
-            self._socket = _connect(address)
-        except OSError as error:
-            raise ImageError(f"{path}: can't connect: {error.strerror or error}") from None
-        try:
-            self._negotiate(name.encode())
-            if self._flags & _READ_ONLY and not readonly:
-                raise ImageError(f"{path}: the server gives it read-only; add access=ro")
-            self._socket.settimeout(None)
-        except ConnectionError:
-            self._socket.close()
-            raise ImageError(f"{path}: the NBD server has hung up") from None
-        except OSError as error:
-            self._socket.close()
-            raise ImageError(f"{path}: {error.strerror or error}") from None
-        except BaseException:
-            self._socket.close()
-            raise
-        trims = bool(self._flags & _SEND_TRIM) and not readonly
+        self._patience = patience
+        session = NbdSession(path, readonly)
+        self.size = session.size
+        self._flushes = bool(session.flags & SEND_FLUSH) and not readonly
+        trims = bool(session.flags & SEND_TRIM) and not readonly
         self.discard_granularity = 4096 if trims else 0
-        self._reader = threading.Thread(target=self._receive, name="xenograft-nbd", daemon=True)
+        self._send_lock = threading.Lock()
+        self._condition = threading.Condition()
+        # All below is under the condition's lock.
+        self._session: NbdSession | None = session
+        self._live = True
+        """Whether requests may go to the session: all that was owed before is done there."""
+        self._pending: dict[int, _Request] = {}
+        self._kept: dict[int, _Request] = {}
+        self._kept_bytes = 0
+        self._last_cookie = 0
+        self._away = False
+        """Whether the server has been away for too long."""
+        self._flush_failed = False
+        self._over: str | None = None
+        """Why there will be no more answers."""
+        self._stop = threading.Event()
+        self._reader = threading.Thread(
+            target=self._run, args=(session,), name="xenograft-nbd", daemon=True
+        )
         self._reader.start()
 
-    # -- the beginning ---------------------------------------------------------------------------
-    def _negotiate(self, name: bytes) -> None:
-        magic, option_magic, flags = struct.unpack(">QQH", self._get(18))
-        if magic != _NBDMAGIC or option_magic != _IHAVEOPT or not flags & _FLAG_FIXED_NEWSTYLE:
-            raise ImageError(f"{self.path}: not an NBD server of the fixed newstyle protocol")
-        no_zeroes = flags & _FLAG_NO_ZEROES
-        self._socket.sendall(struct.pack(">I", _FLAG_FIXED_NEWSTYLE | no_zeroes))
-        data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
-        self._socket.sendall(struct.pack(">QII", _IHAVEOPT, _OPT_GO, len(data)) + data)
-        while True:
-            magic, option, kind, length = struct.unpack(">QIII", self._get(20))
-            if magic != _OPTION_REPLY or option != _OPT_GO or length > _MAX_TRANSFER:
-                raise ImageError(f"{self.path}: the NBD server answers nonsense")
-            payload = self._get(length)
-            if kind == _REP_ACK:
-                break
-            if kind == _REP_ERR_UNSUP:
-                self._export_name(name, bool(no_zeroes))
-                break
-            if kind & _REP_ERROR:
-                said = payload.decode("utf-8", "replace")[:200].strip()
-                raise ImageError(f"{self.path}: the NBD server refuses: {said or hex(kind)}")
-            if kind == _REP_INFO and len(payload) >= 12 and payload[:2] == b"\0\0":
-                self.size, self._flags = struct.unpack_from(">QH", payload, 2)
-        if not self._flags & _HAS_FLAGS:
-            raise ImageError(f"{self.path}: the NBD server answers nonsense")
+    # -- the thread that takes replies, and connects again ---------------------------------------
+    def _run(self, session: NbdSession | None) -> None:
+        while session is not None:
+            try:
+                while True:
+                    self._take(session)
+            except OSError:
+                pass
+            with self._condition:
+                self._session, self._live = None, False
+            session.end()
+            session.close()
+            session = self._reconnect()
+        with self._condition:
+            self._over = self._over or "the connection is broken"
+            self._fail_pending()
 
-    def _export_name(self, name: bytes, no_zeroes: bool) -> None:
-        """The old way to choose an export, for servers that don't know the new one."""
-        self._socket.sendall(struct.pack(">QII", _IHAVEOPT, _OPT_EXPORT_NAME, len(name)) + name)
-        self.size, self._flags = struct.unpack(">QH", self._get(10))
-        if not no_zeroes:
-            self._get(124)
+    def _take(self, session: NbdSession) -> None:
+        """One reply.  Raises OSError if the connection breaks, or makes no sense."""
+        error, cookie = session.reply()
+        with self._condition:
+            request = self._pending.get(cookie)
+        if request is None:
+            raise ConnectionError(errno.EPROTO, "the NBD server answers what nobody asked")
+        if not error and request.command == CMD_READ:
+            request.answer = session.data(request.size)
+        self._answered(request, error)
 
-    def _get(self, size: int) -> bytes:
-        parts = []
-        while size:
-            data = self._socket.recv(min(size, 1 << 20))
-            if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "the NBD server has hung up")
-            parts.append(data)
-            size -= len(data)
-        return b"".join(parts)
+    def _answered(self, request: _Request, error: int) -> None:
+        with self._condition:
+            self._pending.pop(request.cookie, None)
+            if request.command == CMD_WRITE and not error and self._flushes:
+                self._kept[request.cookie] = request
+                self._kept_bytes += request.size
+            elif request.command == CMD_FLUSH:
+                if error:
+                    self._flush_failed = True
+                else:
+                    for cookie in request.covers:
+                        if (kept := self._kept.pop(cookie, None)) is not None:
+                            self._kept_bytes -= kept.size
+        request.error = error
+        request.event.set()
+
+    def _fail_pending(self) -> None:
+        """Answer all that is under way with EIO (the lock is held)."""
+        for request in self._pending.values():
+            request.error = 5
+            request.event.set()
+        self._pending.clear()
+        self._condition.notify_all()
+
+    def _reconnect(self) -> NbdSession | None:
+        """A new connection, on which all that was owed is done; None: there will be none."""
+        give_up = time.monotonic() + self._patience
+        pause = _FIRST_TRY_S
+        while not self._stop.wait(pause):
+            pause = min(2 * pause, _LAST_TRY_S)
+            if time.monotonic() >= give_up:
+                with self._condition:
+                    self._away = True
+                    self._fail_pending()
+            session = None
+            try:
+                session = NbdSession(self.path, self.readonly)
+                self._resume(session)
+            except (ImageError, OSError):
+                with self._condition:
+                    self._session = None
+                if session is not None:
+                    session.close()
+                if self._over:
+                    return None
+                continue
+            return session
+        return None
+
+    def _resume(self, session: NbdSession) -> None:
+        """Bring a new connection to where the last one was.
+
+        One request after the other: a server may do what it has together in any order.
+        """
+        with self._condition:
+            self._check_over()
+            if session.size != self.size:
+                self._over = f"the server's export has {session.size} bytes now, not {self.size}"
+                self._check_over()
+            # Where `abort` finds it.
+            self._session = session
+            owed = [self._kept[cookie] for cookie in sorted(self._kept)]
+            owed += [self._pending[cookie] for cookie in sorted(self._pending)]
+        for request in owed:
+            kept = request.cookie in self._kept
+            session.send(
+                request.command, request.cookie, request.offset, request.size, request.data
+            )
+            error, cookie = session.reply()
+            if cookie != request.cookie:
+                raise ConnectionError(errno.EPROTO, "the NBD server answers what nobody asked")
+            if not error and request.command == CMD_READ:
+                request.answer = session.data(request.size)
+            if not kept:
+                self._answered(request, error)
+            elif error:
+                with self._condition:
+                    self._over = "the server has lost what was written to it"
+        with self._condition:
+            self._check_over()
+            self._live, self._away = True, False
+            self._condition.notify_all()
+
+    def _check_over(self) -> None:
+        """Raises OSError if there will be no more answers (the lock is held)."""
+        if self._over:
+            raise OSError(errno.EIO, f"{self.path}: {self._over}")
 
     # -- requests --------------------------------------------------------------------------------
-    def _receive(self) -> None:
-        """The thread that takes replies."""
-        with contextlib.suppress(OSError):
-            while True:
-                magic, error, cookie = _REPLY.unpack(self._get(_REPLY.size))
-                with self._pending_lock:
-                    pending = self._pending.pop(cookie, None)
-                if magic != _REPLY_MAGIC or pending is None:
-                    break
-                try:
-                    if not error and pending.size:
-                        pending.data = self._get(pending.size)
-                except OSError:
-                    pending.error = 5
-                    pending.event.set()
-                    raise
-                pending.error = error
-                pending.event.set()
-        with self._pending_lock:
-            self._broken = True
-            left, self._pending = self._pending, {}
-        for pending in left.values():
-            pending.error = 5
-            pending.event.set()
-
-    def _request(
-        self, command: int, offset: int, size: int, data: Buffer = b"", reply: int = 0
-    ) -> bytes:
-        pending = _Pending(reply)
-        with self._pending_lock:
-            if self._broken:
-                raise OSError(errno.EIO, f"{self.path}: the connection is broken")
-            self._next_cookie += 1
-            cookie = self._next_cookie
-            self._pending[cookie] = pending
-        header = _REQUEST.pack(_REQUEST_MAGIC, 0, command, cookie, offset, size)
+    def _request(self, command: int, offset: int, size: int, data: Buffer = b"") -> bytes:
+        request = _Request(command, offset, size, data)
+        with self._condition:
+            session = self._await_session()
+            if command == CMD_FLUSH:
+                if self._flush_failed:
+                    raise OSError(errno.EIO, f"{self.path}: an earlier flush has failed")
+                request.covers = list(self._kept)
+            self._last_cookie += 1
+            request.cookie = self._last_cookie
+            self._pending[request.cookie] = request
         with self._send_lock:
             try:
-                self._socket.sendall(header)
-                if data:
-                    self._socket.sendall(data)
+                session.send(command, request.cookie, offset, size, data)
             except OSError:
-                # The reader wakes up from this, and fails everything under way.
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-        pending.event.wait()
-        if pending.error:
-            number = _ERRORS.get(pending.error, errno.EIO)
-            raise OSError(number, f"{self.path}: {os.strerror(number)}")
-        return pending.data
+                # The reader wakes up from this, and sends the request again elsewhere.
+                session.end()
+        request.event.wait()
+        if request.error:
+            number = _ERRORS.get(request.error, errno.EIO)
+            raise OSError(number, f"{self.path}: {self._over or os.strerror(number)}")
+        return request.answer
+
+    def _await_session(self) -> NbdSession:
+        """The connection, once there is one (the lock is held).  Raises OSError."""
+        while True:
+            self._check_over()
+            if self._live and self._session is not None:
+                return self._session
+            if self._away:
+                raise OSError(errno.EIO, f"{self.path}: the server is away")
+            self._condition.wait()
 
     def read(self, offset: int, size: int) -> bytes:
         inside = max(min(size, self.size - offset), 0)
         parts = []
-        for at in range(offset, offset + inside, _MAX_TRANSFER):
-            length = min(_MAX_TRANSFER, offset + inside - at)
-            parts.append(self._request(_CMD_READ, at, length, reply=length))
+        for at in range(offset, offset + inside, MAX_TRANSFER):
+            length = min(MAX_TRANSFER, offset + inside - at)
+            parts.append(self._request(CMD_READ, at, length))
         return b"".join(parts) + bytes(size - inside)
 
     def read_now(self, offset: int, size: int) -> None:
@@ -244,42 +273,44 @@ class NbdImage:
         if self.readonly:
             raise OSError(errno.EROFS, f"{self.path}: opened read-only")
         view = memoryview(data)
-        for at in range(0, len(view), _MAX_TRANSFER):
-            part = view[at : at + _MAX_TRANSFER]
-            self._request(_CMD_WRITE, offset + at, len(part), part)
+        if not view.readonly:
+            view = memoryview(bytes(view))  # it may be sent again when the caller has changed it
+        for at in range(0, len(view), MAX_TRANSFER):
+            part = view[at : at + MAX_TRANSFER]
+            self._request(CMD_WRITE, offset + at, len(part), part)
+        if self._kept_bytes > _KEPT_BYTES:
+            self.flush()
 
     def flush(self) -> None:
-        if self._flags & _SEND_FLUSH and not self.readonly:
-            self._request(_CMD_FLUSH, 0, 0)
+        """Raises OSError, and then ever again, as a raw image's does."""
+        if self._flushes:
+            self._request(CMD_FLUSH, 0, 0)
 
     def discard(self, offset: int, size: int) -> None:
         if self.discard_granularity:
             for at in range(offset, offset + size, 1 << 30):
-                self._request(_CMD_TRIM, at, min(1 << 30, offset + size - at))
+                self._request(CMD_TRIM, at, min(1 << 30, offset + size - at))
 
     def refresh(self) -> int:
         return self.size
 
+    # -- the end ---------------------------------------------------------------------------------
+    def abort(self) -> None:
+        """Nobody wants answers any more: all requests fail, at once."""
+        self._end("the disk is gone", goodbye=False)
+
+    def _end(self, why: str, goodbye: bool) -> None:
+        with self._condition:
+            self._over = self._over or why
+            session = self._session
+            self._fail_pending()
+        self._stop.set()
+        if session is not None:
+            if goodbye:
+                session.say_goodbye()
+            session.end()
+
     def close(self) -> None:
-        with self._send_lock, contextlib.suppress(OSError):
-            header = _REQUEST.pack(_REQUEST_MAGIC, 0, _CMD_DISC, 0, 0, 0)
-            if not self._broken:
-                self._socket.sendall(header)
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._reader.join()
-        self._socket.close()
-
-
-def _connect(address: str | tuple[str, int]) -> socket.socket:
-    if isinstance(address, tuple):
-        connection = socket.create_connection(address, _TIMEOUT)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(_TIMEOUT)
-        connection.connect(address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        self._end("closed", goodbye=True)
+        # It may be connecting just now; then it ends a little later, by itself.
+        self._reader.join(1.0)

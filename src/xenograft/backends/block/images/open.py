@@ -95,8 +95,21 @@ def probe(path: str) -> str:
     if is_nbd(path):
         return "raw"
     try:
-        with Path(path).open("rb") as file:
-            return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
+        # Whatever it is, it isn't waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return "qcow2" if os.read(fd, len(MAGIC)) == MAGIC else "raw"
+        finally:
+            os.close(fd)
     except OSError as error:
         what = "there is no such image" if error.errno == errno.ENOENT else error.strerror
         raise ImageError(f"{path}: {what}") from None
+
+
+def remote_parts(image: Image) -> list[NbdImage]:
+    """The exports that an image consists of: what may be slow, or away, for ever."""
+    if isinstance(image, NbdImage):
+        return [image]
+    if isinstance(image, Qcow2Image) and image.backing is not None:
+        return remote_parts(image.backing)
+    return []

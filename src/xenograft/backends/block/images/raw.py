@@ -37,15 +37,20 @@ class RawImage:
         self.path = path
         self.readonly = readonly
         try:
-            flags = os.O_RDONLY if readonly else os.O_RDWR
-            self._fd = os.open(path, flags | os.O_CLOEXEC)
+            # O_EXCL counts for block devices alone: nobody has mounted it (open(2)).
+            flags = os.O_RDONLY if readonly else os.O_RDWR | os.O_EXCL
+            # A pipe would wait for somebody at its other end.
+            self._fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ImageError(_why(path, error)) from None
         try:
             status = os.fstat(self._fd)
             self.is_device = stat.S_ISBLK(status.st_mode)
+            if stat.S_ISDIR(status.st_mode):
+                raise ImageError(f"{path}: a directory, not an image")
             if not self.is_device and not stat.S_ISREG(status.st_mode):
                 raise ImageError(f"{path}: neither a file nor a block device")
+            os.set_blocking(self._fd, True)
             if lock:
                 lock_image(self._fd, path, readonly)
             self.size = 0
@@ -173,6 +178,8 @@ def _why(path: str, error: OSError) -> str:
             return f"{path}: there is no such image"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"{path}: {os.strerror(error.errno).lower()}; give it read-only, or other rights"
+        case errno.EBUSY:
+            return f"{path}: the device is in use on this host; unmount it first"
         case errno.EISDIR:
             return f"{path}: a directory, not an image"
     return f"{path}: can't be opened: {error.strerror}"

@@ -5,6 +5,9 @@ Importing this package fills `table`.
 """
 
 from xenograft.toolstack.service.handlers import (
+    arinc653,
+    bridges,
+    clones,
     consoles,
     control,
     devices,
@@ -12,11 +15,18 @@ from xenograft.toolstack.service.handlers import (
     inspect,
     machine,
     memory,
+    metering,
+    migration,
+    schedule,
     scheduling,
+    state,
     vcpus,
 )
 
 __all__ = [
+    "arinc653",
+    "bridges",
+    "clones",
     "consoles",
     "control",
     "devices",
@@ -24,6 +34,10 @@ __all__ = [
     "inspect",
     "machine",
     "memory",
+    "metering",
+    "migration",
+    "schedule",
     "scheduling",
+    "state",
     "vcpus",
 ]

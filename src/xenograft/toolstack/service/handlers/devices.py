@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xenograft.toolstack.config.disk import device_number
+from xenograft.toolstack.config.disk import device_number, parse_disk
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DETACH_SECONDS = 10.0
 """How long a guest has to let go of a device (LIBXL_DESTROY_TIMEOUT)."""
 
-_RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref")}
+_RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref"), "vkbd": ("page-gref",)}
 
 
 def _number(text: str | None) -> int:
@@ -81,6 +81,15 @@ def attach_vif(host: Host, request: messages.AttachVif) -> None:
     # Built again, the guest is to find the same interface.
     vif = msgspec.structs.replace(request.vif, devid=record.devid, mac=record.backend["mac"])
     guest.config = msgspec.structs.replace(guest.config, vif=(*guest.config.vif, vif))
+    host.changed()
+
+
+@on_machine(messages.AttachVkb)
+def attach_vkb(host: Host, request: messages.AttachVkb) -> None:
+    guest = host.guest(request.domain)
+    guest.domain.devices.attach_vkb(request.vkb)
+    config = guest.config
+    guest.config = msgspec.structs.replace(config, vkb=(*config.vkb, request.vkb))
     host.changed()
 
 
@@ -145,6 +154,10 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
                 if (index if vif.devid is None else vif.devid) != devid
             )
             guest.config = msgspec.structs.replace(config, vif=vifs)
+        elif kind == "vkbd":
+            # Keyboards are numbered in the order of the configuration.
+            vkbs = tuple(vkb for index, vkb in enumerate(config.vkb) if index != devid)
+            guest.config = msgspec.structs.replace(config, vkb=vkbs)
         host.changed()
 
     await service.thread.call(forget)
@@ -152,8 +165,26 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
 
 @on_machine(messages.ChangeMedium)
 def change_medium(host: Host, request: messages.ChangeMedium) -> None:
-    """libxl_cdrom_insert: for the emulated drives of HVM guests alone."""
+    """libxl_cdrom_insert; beyond it, the drives of PV and PVH guests change their medium too."""
     guest = host.guest(request.domain)
-    if guest.domain.xen.kind.value != "hvm":
-        raise Failure(f"Domain {guest.domid}:cdrom-insert requires an HVM domain")
-    raise Failure(f"Domain {guest.domid}:its emulated drives can't change their medium yet")
+    devid = find_device(host, guest, "vbd", request.vdev)
+    specification = f"vdev={request.vdev},access=r,devtype=cdrom"
+    if request.path:
+        specification += f",target={request.path}"
+    try:
+        disk = parse_disk(specification)
+        guest.domain.devices.change_medium(disk)
+    except UserError as error:
+        raise Failure(f"Domain {guest.domid}:{error}") from None
+    disks = tuple(disk if one.device_number == devid else one for one in guest.config.disk)
+    guest.config = msgspec.structs.replace(guest.config, disk=disks)
+    host.changed()
+
+
+@on_machine(messages.Screenshot)
+def screenshot(host: Host, request: messages.Screenshot) -> bytes:
+    guest = host.guest(request.domain)
+    try:
+        return guest.domain.screen.picture().png()
+    except UserError as error:
+        raise Failure(str(error)) from None

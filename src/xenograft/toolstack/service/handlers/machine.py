@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import xenograft
+from xenograft.abi import sysctl
 from xenograft.backends.block.device import BlockDevice
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.sched.registry import BY_ID
@@ -22,17 +23,15 @@ if TYPE_CHECKING:
     from xenograft.toolstack.service.service import Service
 
 _MIB_SHIFT = 20 - PAGE_SHIFT
-_EAX, _EBX, _ECX, _EDX = range(4)
-_CAPS = (
-    (0x1, 0, _EDX),
-    (0x1, 0, _ECX),
-    (0x80000001, 0, _EDX),
-    (0x80000001, 0, _ECX),
-    (0xD, 1, _EAX),
-    (0x7, 0, _EBX),
-    (0x7, 0, _ECX),
-    (0x80000007, 0, _EDX),
-)
+_VIRT_CAPS = {
+    sysctl.XEN_SYSCTL_PHYSCAP_pv: "pv",
+    sysctl.XEN_SYSCTL_PHYSCAP_hvm: "hvm",
+    sysctl.XEN_SYSCTL_PHYSCAP_hap: "hap",
+    sysctl.XEN_SYSCTL_PHYSCAP_shadow: "shadow",
+    sysctl.XEN_SYSCTL_PHYSCAP_gnttab_v1: "gnttab-v1",
+    sysctl.XEN_SYSCTL_PHYSCAP_gnttab_v2: "gnttab-v2",
+}
+"""As xl names them, in its order."""
 
 
 def cpu_count(host: Host) -> int:
@@ -72,28 +71,30 @@ async def stop_service(service: Service, request: messages.StopService) -> list[
 def get_info(host: Host, request: messages.GetInfo) -> messages.HostInfo:
     hypervisor, system = host.hypervisor, os.uname()
     version = hypervisor.xen_version
-    cpus = cpu_count(host)
+    control = host.machine.scheduling
+    info = control.physinfo()
+    capabilities = info.capabilities
     return messages.HostInfo(
         host=system.nodename,
         release=system.release,
         version=system.version,
         machine=system.machine,
-        nr_cpus=cpus,
-        max_cpu_id=cpus - 1,
-        nr_nodes=1,
-        cores_per_socket=cpus,
-        threads_per_core=1,
-        cpu_mhz=hypervisor.tsc_khz / 1000,
-        hw_caps=_hw_caps(),
-        virt_caps=["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"],
-        total_memory_mib=hypervisor.memory.frames >> _MIB_SHIFT,
-        free_memory_mib=hypervisor.memory.free_frames() >> _MIB_SHIFT,
-        free_cpus=len(host.machine.scheduling.free_cpus()),
+        nr_cpus=info.nr_cpus,
+        max_cpu_id=info.max_cpu_id,
+        nr_nodes=info.nr_nodes,
+        cores_per_socket=info.cores_per_socket,
+        threads_per_core=info.threads_per_core,
+        cpu_mhz=info.cpu_khz / 1000,
+        hw_caps=list(info.hw_cap),
+        virt_caps=[name for flag, name in _VIRT_CAPS.items() if capabilities & flag],
+        total_memory_mib=info.total_pages >> _MIB_SHIFT,
+        free_memory_mib=info.free_pages >> _MIB_SHIFT,
+        free_cpus=len(control.free_cpus()),
         xen_major=version.major,
         xen_minor=version.minor,
         xen_extra=version.extra,
         xen_caps=version.capabilities,
-        xen_scheduler=BY_ID[host.machine.scheduling.default_sched()].opt_name,
+        xen_scheduler=BY_ID[control.default_sched()].opt_name,
         xen_pagesize=1 << PAGE_SHIFT,
         virt_start=version.virt_start,
         xen_changeset=version.changeset,
@@ -104,15 +105,12 @@ def get_info(host: Host, request: messages.GetInfo) -> messages.HostInfo:
         cc_compile_date=version.compile_date,
         build_id=version.build_id.hex(),
         now_ns=hypervisor.clock.now(),
+        cpus=[messages.CpuRow(one.core, one.socket, one.node) for one in control.topology()],
+        nodes=[
+            messages.NodeRow(one.memory >> 20, one.free >> 20, list(one.distances))
+            for one in control.numa()
+        ],
     )
-
-
-def _hw_caps() -> list[int]:
-    """The words of the feature set that xl shows: 1d, 1c, e1d, e1c, Da1, 7b0, 7c0, e7d."""
-    from xenograft.arch.x86.cpuid.policy import CpuPolicy
-
-    policy = CpuPolicy.make(hvm=True, vcpus=1, edits=(), maximum=True)
-    return [policy.cpuid(leaf, subleaf)[register] for leaf, subleaf, register in _CAPS]
 
 
 @on_machine(messages.Dmesg)

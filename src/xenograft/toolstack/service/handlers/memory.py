@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xenograft.toolstack.create import MAXMEM_CONSTANT_PAGES
+from xenograft.abi.errno import XenError
+from xenograft.toolstack.create import MAXMEM_CONSTANT_PAGES, SPECIAL_PAGES_ROOM
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure
 from xenograft.toolstack.service.table import on_machine
@@ -40,7 +41,13 @@ def set_memory(host: Host, request: messages.SetMemory) -> None:
         )
     if request.kib < _LEAST_KIB:
         raise Failure(f"Domain {guest.domid}:a guest needs 1 MiB of memory at least")
-    pool.max_pages = request.kib // _KIB_PER_PAGE + MAXMEM_CONSTANT_PAGES
+    pages = request.kib // _KIB_PER_PAGE
+    pool.max_pages = pages + MAXMEM_CONSTANT_PAGES
+    if (pod := guest.domain.xen.p2m.pod) is not None:
+        try:
+            pod.set_target(pages + SPECIAL_PAGES_ROOM)
+        except XenError:
+            raise Failure("the machine has too little memory left") from None
     host.store.write(f"/local/domain/{guest.domid}/memory/target", request.kib)
     if not request.kib % 1024:
         config = guest.config

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in, mask_of
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
-from xenograft.toolstack.sched.control import PoolInfo, parse_cpu_list, reason
+from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.sched.apply import scheduling_of
+from xenograft.toolstack.sched.control import PoolInfo, reason
+from xenograft.toolstack.sched.cpulist import parse_cpu_list
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure, SchedParams, SchedRow
 from xenograft.toolstack.service.table import on_machine
@@ -17,21 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xenograft.hypervisor.domain import Domain
-    from xenograft.toolstack.sched.control import SchedControl
-    from xenograft.toolstack.service.host import Host
+    from xenograft.toolstack.service.host import Guest, Host
 
 _PER_VCPU = ("rtds",)
 
 
 def _row(pool: PoolInfo) -> messages.PoolRow:
     return messages.PoolRow(pool.pool_id, pool.name, pool.sched, pool.domains, list(pool.cpus))
-
-
-def _nodes(control: SchedControl) -> dict[int, CpuMask]:
-    nodes: dict[int, CpuMask] = {}
-    for cpu, place in enumerate(control.topology()):
-        nodes[place.node] = nodes.get(place.node, 0) | 1 << cpu
-    return nodes
 
 
 # -- pools -------------------------------------------------------------------------------------
@@ -47,7 +42,7 @@ def create_pool(host: Host, request: messages.CreatePool) -> messages.PoolRow:
     if request.cpus is not None:
         cpus = request.cpus
     elif request.nodes is not None:
-        nodes = _nodes(control)
+        nodes = control.node_cpus()
         free = mask_of(control.free_cpus())
         cpus = cpus_in(_union(nodes, request.nodes) & free)
     else:
@@ -85,21 +80,28 @@ def destroy_pool(host: Host, request: messages.DestroyPool) -> None:
 def rename_pool(host: Host, request: messages.RenamePool) -> None:
     host.machine.scheduling.rename_pool(request.name, request.new)
     _tell_store(host)
+    for guest in host.guests.values():
+        if guest.config.pool is not None:
+            _remember(host, guest)
 
 
 @on_machine(messages.MovePoolCpus)
 def move_pool_cpus(host: Host, request: messages.MovePoolCpus) -> None:
     control = host.machine.scheduling
     pool = control.pool(request.name)
-    mask = parse_cpu_list(request.cpus, control.all_cpus, _nodes(control))
+    mask = parse_cpu_list(request.cpus, control.all_cpus, control.node_cpus())
     mine = mask_of(pool.cpus)
     # As in xl, CPUs that the machine doesn't have, or that are there already, don't matter.
     wanted = mask & control.all_cpus & (~mine if request.add else mine)
+    # As in xl, the others are moved though one can't be.
+    failure: UserError | None = None
     for cpu in cpus_in(wanted):
-        if request.add:
-            control.add_cpu(pool.name, cpu)
-        else:
-            control.remove_cpu(pool.name, cpu)
+        try:
+            (control.add_cpu if request.add else control.remove_cpu)(pool.name, cpu)
+        except UserError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 @on_machine(messages.MigrateToPool)
@@ -108,6 +110,14 @@ def migrate_to_pool(host: Host, request: messages.MigrateToPool) -> None:
     if domain is None:
         raise Failure(f"unknown domain '{request.domain[:80]}'")
     host.machine.scheduling.move_domain(domain.domid, request.pool)
+    if (guest := host.guests.get(domain.domid)) is not None:
+        _remember(host, guest)
+
+
+def _remember(host: Host, guest: Guest) -> None:
+    """What was changed is part of what's built again, after a reboot or from a saved file."""
+    guest.config = scheduling_of(host.machine.scheduling, guest.domid, guest.config)
+    host.changed()
 
 
 @on_machine(messages.SplitPools)
@@ -122,7 +132,7 @@ def pin_vcpu(host: Host, request: messages.PinVcpu) -> None:
     guest = host.guest(request.domain)
     control = host.machine.scheduling
     masks = [
-        None if text == "-" else parse_cpu_list(text, control.all_cpus, _nodes(control))
+        None if text == "-" else parse_cpu_list(text, control.all_cpus, control.node_cpus())
         for text in (request.hard, request.soft)
     ]
     count = len(guest.domain.xen.vcpus)
@@ -136,6 +146,7 @@ def pin_vcpu(host: Host, request: messages.PinVcpu) -> None:
         if vcpu >= count:
             raise Failure(f"Could not set affinity for vcpu `{vcpu}'.")
         control.set_affinity(guest.domid, vcpu, masks[0], masks[1], force=request.force)
+    _remember(host, guest)
 
 
 # -- parameters --------------------------------------------------------------------------------
@@ -148,7 +159,7 @@ def _params(params: SchedParams) -> Params:
     return Params(**{name: getattr(params, name) for name in Params.__struct_fields__})
 
 
-def _in_pool(host: Host, pool: PoolInfo) -> list[Domain]:
+def in_pool(host: Host, pool: PoolInfo) -> list[Domain]:
     """A pool's domains with vCPUs, by number."""
     return [
         domain
@@ -177,7 +188,7 @@ def get_sched(host: Host, request: messages.GetSched) -> list[messages.SchedPool
             continue
         rows = [
             row
-            for domain in _in_pool(host, pool)
+            for domain in in_pool(host, pool)
             for row in _domain_rows(host, domain, request.sched, ["all"] if request.vcpus else [])
         ]
         found.append(messages.SchedPool(pool.name, _shown(control.get_global(pool)), rows))
@@ -225,7 +236,8 @@ def get_domain_sched(host: Host, request: messages.GetDomainSched) -> list[Sched
 
 @on_machine(messages.SetDomainSched)
 def set_domain_sched(host: Host, request: messages.SetDomainSched) -> None:
-    domain = host.guest(request.domain).domain.xen
+    guest = host.guest(request.domain)
+    domain = guest.domain.xen
     _check_scheduler(domain, request.sched)
     control = host.machine.scheduling
     try:
@@ -242,6 +254,7 @@ def set_domain_sched(host: Host, request: messages.SetDomainSched) -> None:
             )
     except XenError as error:
         raise Failure(f"libxl_domain_sched_params_set failed: {reason(error)}") from None
+    _remember(host, guest)
 
 
 @on_machine(messages.SetPoolSched)

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The PV entry point: 64-bit mode, paging on, %rsi = address of the start info page.  Then the
+ * kernel's exception handlers, the event callback, and the way back by hypercall.
+ */
+#include "layout.h"
+
+        .macro NOTE type:req, kind:req, value:vararg
+        .long 4, 2f - 1f, \type
+        .asciz "Xen"
+1:      .\kind \value
+2:      .align 4
+        .endm
+
+        .section .note.Xen, "a", @note
+        .align 4
+        NOTE 5, asciz, "xen-3.0"        /* XEN_ELFNOTE_XEN_VERSION */
+        NOTE 6, asciz, "xenograft"      /* GUEST_OS */
+        NOTE 8, asciz, "generic"        /* LOADER */
+        NOTE 3, quad, 0                 /* VIRT_BASE */
+        NOTE 1, quad, _start            /* ENTRY */
+        NOTE 2, quad, hypercall_page    /* HYPERCALL_PAGE */
+
+        .section .text.start, "ax"
+        .globl _start
+_start:
+        cld
+        pushf
+        pop pv_entry_flags
+        mov %rsp, pv_entry_stack
+        mov %cs, pv_entry_cs
+        mov %ss, pv_entry_ss
+        lea boot_stack_top, %rsp
+        mov %rsi, pv_start_info
+        xor %ebp, %ebp
+        call cmain
+        ud2
+
+/* Exception frames: rcx, r11, [error code], rip, cs, rflags, rsp, ss. */
+        .text
+        .globl vector_stubs
+        .align 32
+vector_stubs:
+        .set vector, 0
+        .rept 256
+        .align 32
+        pop %rcx
+        pop %r11
+        .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21)
+        .else
+        push $0
+        .endif
+        push $vector
+        jmp common
+        .set vector, vector + 1
+        .endr
+
+        .globl event_callback, failsafe_callback
+event_callback:
+        pop %rcx
+        pop %r11
+        push $0
+        push $0x100
+        jmp common
+
+/* Segments couldn't be loaded at an IRET: nothing here loads any. */
+failsafe_callback:
+        ud2
+
+common:
+        push %rax
+        push %rbx
+        push %rcx
+        push %rdx
+        push %rsi
+        push %rdi
+        push %rbp
+        push %r8
+        push %r9
+        push %r10
+        push %r11
+        push %r12
+        push %r13
+        push %r14
+        push %r15
+        cld
+        mov %rsp, %rdi
+        mov %rsp, %rbx
+        and $-16, %rsp
+        call handle_vector
+        mov %rbx, %rsp
+        pop %r15
+        pop %r14
+        pop %r13
+        pop %r12
+        pop %r11
+        pop %r10
+        pop %r9
+        pop %r8
+        pop %rbp
+        pop %rdi
+        pop %rsi
+        pop %rdx
+        pop %rcx
+        pop %rbx
+        pop %rax
+        add $16, %rsp
+        push $0                         /* no flags: all registers as they are */
+        push %rcx
+        push %r11
+        push %rax
+        mov $23, %eax                   /* HYPERVISOR_iret */
+        syscall
+        ud2
+
+        .globl guard_set, guard_jump
+guard_set:
+        mov %rbx, (%rdi)
+        mov %rbp, 8(%rdi)
+        mov %r12, 16(%rdi)
+        mov %r13, 24(%rdi)
+        mov %r14, 32(%rdi)
+        mov %r15, 40(%rdi)
+        mov %rsp, 48(%rdi)
+        mov (%rsp), %rax
+        mov %rax, 56(%rdi)
+        xor %eax, %eax
+        ret
+guard_jump:
+        mov (%rdi), %rbx
+        mov 8(%rdi), %rbp
+        mov 16(%rdi), %r12
+        mov 24(%rdi), %r13
+        mov 32(%rdi), %r14
+        mov 40(%rdi), %r15
+        mov 48(%rdi), %rsp
+        mov 56(%rdi), %rax
+        mov %rax, (%rsp)
+        mov $1, %eax
+        ret
+
+        .globl pv_iret_to
+pv_iret_to:
+        mov %rsp, %rax
+        push %rsi
+        push %rax
+        pushf
+        push %rdi
+        lea 1f(%rip), %rax
+        push %rax
+        push $0
+        push $0
+        push $0
+        push $0
+        mov $23, %eax
+        syscall
+        ud2
+1:      mov %cs, %eax
+        ret
+
+        .data
+        .globl pv_start_info, pv_entry_flags, pv_entry_stack, pv_entry_cs, pv_entry_ss
+        .align 8
+pv_start_info:
+        .quad 0
+pv_entry_flags:
+        .quad 0
+pv_entry_stack:
+        .quad 0
+pv_entry_cs:
+        .word 0
+pv_entry_ss:
+        .word 0
+
+        .bss
+        .align 4096
+        .fill 8 * STACK_SIZE, 1, 0
+boot_stack_top:
+
+        .section .note.GNU-stack, "", @progbits
