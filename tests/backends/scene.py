@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xenograft.backends.xenbus.device import XenbusDevice
 from xenograft.engine.fake import FakeEngine
+from xenograft.engine.protocol import Engine
 from xenograft.engine.unicorn import UnicornEngine
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.hypervisor import Hypervisor
@@ -27,10 +28,10 @@ PAGES = 600
 class Scene:
     """The machine; it runs no vCPU, and its time goes on with `run`."""
 
-    def __init__(self, virtual: bool = True, native: bool = False) -> None:
-        """`native`: memory is the native core's; no vCPU runs here in any case."""
+    def __init__(self, virtual: bool = True, *, native: bool = False) -> None:
+        """`native`: its memory is the native core's."""
         clock = VirtualClock() if virtual else RealClock()
-        engine = UnicornEngine() if native else FakeEngine()
+        engine: Engine = UnicornEngine() if native else FakeEngine()
         self.xen = Hypervisor(engine, frames=1 << 14, clock=clock)
         self.control = create_control_domain(self.xen)
         self.services = Services(self.xen, self.control)

@@ -252,6 +252,12 @@ class FakeMemory:
             pieces.append((maddr, size))
         return b"".join(_PIECE.pack(*one) for one in pieces), sum(size for _, size in pieces)
 
+    def exchange(
+        self, granted: Granted, parts: bytes, data: bytes | bytearray | memoryview = b""
+    ) -> None:
+        """Nothing: grants are copied one by one here."""
+        return
+
     def _pieces(self, pieces: bytes) -> list[tuple[int, int]]:
         if len(pieces) % _PIECE.size or len(pieces) // _PIECE.size > _MAX_PIECES:
             raise ValueError("not an array of pieces")

@@ -172,6 +172,16 @@ class MachineMemory(Protocol):
         """
         ...
 
+    def exchange(
+        self, granted: Granted, parts: bytes, data: bytes | bytearray | memoryview = ..., /
+    ) -> bytes | None:
+        """What is in parts of granted pages, or write `data` over them (and return nothing).
+
+        A part has 8 bytes: the entry of the table (32 bits), offset and size (16 bits each).
+        None if one isn't a plain page, or for more than 64 parts; then nothing was done.
+        """
+        ...
+
     def gather(self, pieces: bytes, /) -> bytes:
         """What is in pieces, one behind the other."""
         ...

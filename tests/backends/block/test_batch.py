@@ -235,6 +235,32 @@ def test_grants_that_aren_t_plain_are_python_s() -> None:
         assert memory.locate(whole, {}, None, False) is None
 
 
+def test_parts_of_granted_pages_are_exchanged_all_or_none() -> None:
+    with disk() as one:
+        front, memory = one.front, one.scene.xen.memory
+        granted = front.device.queues[0].granted()
+        assert granted is not None
+        refs = [ref for _, ref in front.pages]
+
+        def parts(*wanted: tuple[int, int, int]) -> bytes:
+            return b"".join(struct.pack("=IHH", *part) for part in wanted)
+
+        data = pattern(5000)
+        two = parts((refs[0], 0, 4096), (refs[1], 4096 - 904, 904))
+        assert memory.exchange(granted, two, data) == b""
+        assert memory.exchange(granted, two) == data
+        assert memory.exchange(granted, parts((refs[1], 4095, 1))) == data[-1:]
+        before = one.memory()
+        readonly = front.page(GTF_PERMIT | GTF_READONLY)[1]
+        wrong = [(refs[2], 4090, 7), (refs[2], 0xFFFF, 1), (readonly, 0, 1), (5000, 0, 1)]
+        for part in wrong:
+            both = parts((refs[0], 0, 1), part)
+            assert memory.exchange(granted, both, bytes(1 + part[2])) is None
+        assert memory.exchange(granted, parts((refs[0], 0, 8)), bytes(7)) is None
+        assert memory.exchange(granted, parts(*[(refs[0], 0, 1)] * 65)) is None
+        assert one.memory() == before
+
+
 @pytest.mark.parametrize(
     "change",
     [

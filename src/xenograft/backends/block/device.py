@@ -56,14 +56,14 @@ MAX_REQUESTS_UNDER_WAY = 1024
 IMMEDIATE_BYTES = 4 << 20
 """Bytes that a device reads at once before it leaves the rest to the host's threads."""
 
-REMOTE_THREADS = 4
-"""Threads of a device whose image isn't on this host."""
-
 PATIENCE_NS = 2_000_000
 """How long a write into the host's memory may take on the machine's thread."""
 
 DISTRUST_NS = 1_000_000_000
 """How long writes go to the host's threads after one that took longer."""
+
+REMOTE_THREADS = 4
+"""Threads of a device whose image isn't on this host."""
 
 LOOK_AT_SIZE_NS = 100_000_000
 """How often an image's size is looked at while its guest uses it."""

@@ -81,6 +81,7 @@ extern PyTypeObject Memory_Type;
 uint64_t frame_alloc(struct memory *m, uint32_t owner);
 void frame_put(struct memory *m, uint64_t mfn);
 PyObject *memory_locate(struct memory *m, PyObject *args);
+PyObject *memory_exchange(struct memory *m, PyObject *args);
 PyObject *memory_gather(struct memory *m, PyObject *arg);
 PyObject *memory_scatter(struct memory *m, PyObject *args);
 PyObject *memory_fill(struct memory *m, PyObject *args);

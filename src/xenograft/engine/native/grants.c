@@ -130,3 +130,71 @@ bool grants_find(struct grants *g, uint32_t ref, bool write, uint64_t *maddr)
     return (entry.flags & mask) == GTF_PERMIT_ACCESS && entry.domid == g->peer &&
            plain_page(g, entry.frame, write, maddr);
 }
+
+#define MAX_PARTS 64
+
+struct part {
+    uint32_t ref;
+    uint16_t offset, size;
+};
+
+/* Where the parts are, checked: their bytes in all, or -1 if Python is to look at them. */
+static Py_ssize_t find_parts(struct grants *g, const Py_buffer *buffer, bool write, uint64_t *maddr)
+{
+    const struct part *part = buffer->buf;
+    Py_ssize_t count = buffer->len / (Py_ssize_t)sizeof(*part), total = 0;
+    if (count > MAX_PARTS || buffer->len % (Py_ssize_t)sizeof(*part))
+        return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (part[i].offset + part[i].size > (int)PAGE_SIZE ||
+            !grants_find(g, part[i].ref, write, &maddr[i]))
+            return -1;
+        maddr[i] += part[i].offset;
+        total += part[i].size;
+    }
+    return total;
+}
+
+static void move_parts(struct memory *m, const Py_buffer *buffer, const uint64_t *maddr, char *data,
+                       bool write)
+{
+    const struct part *part = buffer->buf;
+    for (Py_ssize_t i = 0; i < buffer->len / (Py_ssize_t)sizeof(*part); data += part[i++].size) {
+        if (!write) {
+            memcpy(data, m->base + maddr[i], part[i].size);
+        } else if (part[i].size) {
+            frame_written(m, maddr[i] >> PAGE_SHIFT);
+            memcpy(m->base + maddr[i], data, part[i].size);
+        }
+    }
+}
+
+PyObject *memory_exchange(struct memory *m, PyObject *args)
+{
+    PyObject *described, *none = PyDict_New(), *result = NULL;
+    Py_buffer parts, data = {0};
+    struct grants g;
+    uint64_t maddr[MAX_PARTS];
+    if (!none || !PyArg_ParseTuple(args, "Oy*|y*", &described, &parts, &data)) {
+        Py_XDECREF(none);
+        return NULL;
+    }
+    bool write = data.obj != NULL;
+    Py_ssize_t total = -1;
+    if (grants_open(&g, m, none, described))
+        total = find_parts(&g, &parts, write, maddr);
+    if (write && total != data.len)
+        total = -1;
+    if (!PyErr_Occurred() && total >= 0)
+        result = PyBytes_FromStringAndSize(NULL, write ? 0 : total);
+    if (result)
+        move_parts(m, &parts, maddr, write ? data.buf : PyBytes_AS_STRING(result), write);
+    else if (!PyErr_Occurred())
+        result = Py_NewRef(Py_None);
+    grants_close(&g);
+    Py_DECREF(none);
+    PyBuffer_Release(&parts);
+    if (write)
+        PyBuffer_Release(&data);
+    return result;
+}

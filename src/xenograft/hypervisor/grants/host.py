@@ -169,6 +169,19 @@ class GrantCopier:
         owner, peer = domain.domid, self._table.domain.domid
         return Granted(space, frames, granter.active, types, owner, peer)
 
+    def copy_all_from(self, parts: bytes) -> bytes | None:
+        """Read from plain grants at once; None: copy them one by one.
+
+        Parts are as `MachineMemory.exchange` has them.  Raises GrantError.
+        """
+        granted = self.describe()
+        return None if granted is None else self._memory.exchange(granted, parts)
+
+    def copy_all_to(self, parts: bytes, data: bytes) -> bool:
+        """Write to plain grants at once; False: copy to them one by one.  Raises GrantError."""
+        granted = self.describe()
+        return granted is not None and self._memory.exchange(granted, parts, data) is not None
+
     def copy_from(self, ref: int, offset: int, size: int) -> bytes:
         """Read from a grant.  Raises GrantError; IndexError outside it."""
         at = self._find(ref, offset, size, False)
