@@ -70,6 +70,7 @@ class Template:
             domain.destroy()
 
     def close(self) -> None:
+        self._moment.close()
         self.machine.close()
 
 

@@ -496,9 +496,9 @@ def test_an_event_that_a_fault_takes_is_lost(guest: Domain, other: Domain) -> No
         return len(asked) == 1
 
     guest.hypervisor.faults.add_event(lose)
-    guest.events.send(port)
-    assert not other.events.is_pending(remote)
-    guest.events.send(port)
-    assert other.events.is_pending(remote)
     other.events.send(remote)
-    assert asked == [(1, port, 2, remote), (1, port, 2, remote), (2, remote, 1, port)]
+    assert not guest.events.is_pending(port)
+    other.events.send(remote)
+    assert guest.events.is_pending(port)
+    guest.events.send(port)
+    assert asked == [(2, remote, 1, port), (2, remote, 1, port), (1, port, 2, remote)]
