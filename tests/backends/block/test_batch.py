@@ -230,6 +230,9 @@ def test_grants_that_aren_t_plain_are_python_s() -> None:
         assert not looked_up(good, False)
         mapping.unmap()
         assert looked_up(good, True)
+        one.scene.xen.faults.grant_map = lambda *_: 0
+        assert queue.granted() is None
+        one.scene.xen.faults.grant_map = None
         one.scene.xen.instruments.grant_op = lambda *_: None
         assert queue.granted() is None
         assert memory.locate(whole, {}, None, False) is None

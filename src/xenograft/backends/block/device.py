@@ -411,6 +411,7 @@ class BlockDevice(XenbusDevice):
         return (
             self.batch is not None
             and not (hypervisor.clock.virtual or self._barrier or self._deferred)
+            and not self.delay_ns
             and instruments.ring is None
             and instruments.grant_op is None
             and self._immediate < IMMEDIATE_BYTES

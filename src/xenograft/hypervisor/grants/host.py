@@ -158,7 +158,10 @@ class GrantCopier:
         if granter is None:
             granter = self._granter = _granter(self._table, self._domid)
         domain, shared = granter.domain, granter.shared
-        watched = self._table.domain.hypervisor.instruments.grant_op is not None
+        hypervisor = domain.hypervisor
+        faults = hypervisor.faults
+        watched = hypervisor.instruments.grant_op is not None
+        watched = watched or faults.grant_copy is not None or faults.grant_map is not None
         if shared.version != 1 or domain.dying or watched:
             return None
         described = domain.p2m.describe()
