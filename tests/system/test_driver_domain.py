@@ -15,6 +15,7 @@ from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.backend_initrd import MARKER
 from xenograft.toolstack.images.tools import program
 from xenograft.toolstack.machine import Domain, Machine
+from xenograft.toolstack.state.outgoing import Outgoing
 
 Image = Callable[[str], Path]
 
@@ -85,6 +86,9 @@ def test_a_guest_of_a_driver_domain_is_saved(
         guest.save(path, mode="snapshot")
     with pytest.raises(UserError, match="driver has mapped pages of other domains"):
         server.save(path, mode="snapshot")
+    with pytest.raises(UserError, match="driver has mapped pages of other domains"):
+        Outgoing(server, server.config)
+    assert not machine.services.sending
     run(guest, "echo still here")
     guest.save(path)
     assert guest.ended

@@ -110,12 +110,13 @@ def check_can_save(domain: Domain, mode: SaveMode = "auto") -> None:
     xen, services = domain.xen, domain.machine.services
     if domain.ended and not is_suspended(xen):
         raise UserError(f"{domain.name} has shut down: there is nothing to save")
-    if xen.kind is not GuestKind.PVH:
-        kind = xen.kind.value.upper()
-        raise UserError(f"{domain.name} is a {kind} guest; only PVH guests can be saved")
+    if xen.kind is GuestKind.HVM:
+        raise UserError(f"{domain.name} is an HVM guest; PVH and PV guests can be saved")
     helps = mode != "snapshot" and can_suspend(services, xen)
     if not helps and not is_suspended(xen):
         check_served_here(services, xen)
+        if xen.kind is GuestKind.PV:
+            raise UserError(f"{domain.name} is a PV guest, and has to suspend itself first")
 
 
 def body_of(domain: Domain) -> Body:

@@ -84,10 +84,14 @@ class Outgoing:
         """The guest's map, as the last round saw it."""
         self._pieces: Iterator[tuple[int, bytes]] = iter(()) if self._late else contents(domain.xen)
         self._closed = False
-        self._writer.head(msgspec.json.encode(head_of(domain, config)))
-        if not self._late:
-            # The other end makes room for as much memory as this says.
-            self._writer.body(msgspec.msgpack.encode(first_body(domain)))
+        try:
+            self._writer.head(msgspec.json.encode(head_of(domain, config)))
+            if not self._late:
+                # The other end makes room for as much memory as this says.
+                self._writer.body(msgspec.msgpack.encode(first_body(domain)))
+        except BaseException:
+            self.close()
+            raise
 
     def next_piece(self) -> bytes | None:
         """The next bytes of a round; None at its end."""
