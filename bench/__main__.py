@@ -16,7 +16,7 @@ from xenograft.toolstack.errors import UserError
 
 NAMES = (
     *("imports", "service", "hypercall", "pv", "xenstore", "sched"),
-    *("boot", "memory", "work", "disk", "net"),
+    *("boot", "memory", "work", "disk", "net", "state", "pcpus"),
 )
 
 

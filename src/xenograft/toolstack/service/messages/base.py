@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 import msgspec
 
 from xenograft.hypervisor.sched.topology import Topology
+from xenograft.hypervisor.team import host_cpus
 from xenograft.toolstack.errors import Failure as Failure
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Request(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=Tru
 class MachineOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine that a service holds."""
 
-    cpus: int = 4
+    cpus: int = msgspec.field(default_factory=host_cpus)
+    """As many as the host has, unless told."""
     memory_mib: int = 16 << 10
     sched: str = "credit2"
     topology: Topology | None = None
