@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from xenograft.store import tree
-from xenograft.store.path import RELEASE_DOMAIN, Parts, join
+from xenograft.store.path import RELEASE_DOMAIN, Parts, join, split
 from xenograft.store.perms import READ, Who
 from xenograft.store.tree import Node
 
@@ -94,9 +94,12 @@ class Watches:
         for change in changes if self._by_path else ():
             self._fire_path(change.parts, old, new)
             if change.whole is not None:
-                for parts, _ in tree.walk(change.whole, change.parts):
-                    if len(parts) > len(change.parts):
-                        self._fire_exact(parts, old, new)
+                # There are fewer watches below than nodes, as a rule.
+                top = join(change.parts) + "/"
+                for path in [path for path in self._by_path if path.startswith(top)]:
+                    below = split(path)
+                    if tree.lookup(change.whole, below[len(change.parts) :]) is not None:
+                        self._fire_exact(below, old, new)
 
     def fire_special(self, name: str, domid: int, root: Node) -> None:
         """Tell that a domain came or went: `name` is one of `path.SPECIALS`."""

@@ -82,6 +82,21 @@ class Channel:
         """Whether it's bound and the guest's own (Xen's evtchn_usable)."""
         return self.consumer is None and self.state > ChannelState.RESERVED
 
+    @property
+    def used(self) -> bool:
+        """Whether it's bound, or keeps anything of when it was."""
+        return bool(
+            self.state
+            or self.pending
+            or self.priority
+            or self.last_vcpu_id
+            or self.last_priority
+            or self.remote_port
+            or self.remote_domid
+            or self.virq
+            or self.pirq
+        )
+
     def save(self) -> ChannelRecord:
         """The state apart from the consumer, which is a resource."""
         return ChannelRecord(

@@ -493,11 +493,7 @@ class EventChannels:
             max_port=self.max_port,
             valid_ports=len(self._channels),
             next_reset=self._next_reset,
-            channels=tuple(
-                record
-                for channel in self._channels
-                if (record := channel.save()) != ChannelRecord(channel.port, state=0)
-            ),
+            channels=tuple(channel.save() for channel in self._channels if channel.used),
             fifo=self._fifo.save() if self._fifo is not None else None,
             host=self._host.save() if self._host is not None else None,
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -110,6 +111,7 @@ def moved_nodes(
             return path(node.value.decode()).encode()
         return node.value
 
+    @cache
     def perms(words: tuple[str, ...]) -> tuple[str, ...]:
         kept = []
         for index, word in enumerate(words):
@@ -127,6 +129,5 @@ def moved_nodes(
 
 def graft_saved(store: Xenstore, connection: Connection, nodes: Iterable[SavedNode]) -> None:
     """Have nodes with their permissions in the store, all at once.  Raises XenError."""
-    store.graft(
-        connection, [(split(node.path), node.value, Perms.parse(node.perms)) for node in nodes]
-    )
+    parse = cache(Perms.parse)  # a domain's nodes have few different ones
+    store.graft(connection, [(split(node.path), node.value, parse(node.perms)) for node in nodes])
