@@ -15,7 +15,7 @@ from xenograft.guests import GuestBuildError
 from xenograft.toolstack.errors import UserError
 
 NAMES = (
-    *("imports", "service", "hypercall", "pv", "xenstore", "sched"),
+    *("imports", "service", "hypercall", "pv", "xenstore", "sched", "pcpus"),
     *("boot", "memory", "work", "disk", "net"),
 )
 
