@@ -15,8 +15,8 @@ from xenograft.guests import GuestBuildError
 from xenograft.toolstack.errors import UserError
 
 NAMES = (
-    *("imports", "service", "hypercall", "pv", "xenstore", "sched", "pcpus"),
-    *("boot", "memory", "work", "disk", "net"),
+    *("imports", "service", "hypercall", "pv", "xenstore", "sched"),
+    *("boot", "memory", "work", "disk", "net", "state", "pcpus"),
 )
 
 

@@ -48,6 +48,9 @@
 #define MMUEXT_CLEAR_PAGE 16
 #define MMUEXT_COPY_PAGE 17
 
+#define PHYSDEVOP_set_iopl 6
+#define PHYSDEVOP_set_iobitmap 7
+#define SIF_MOD_START_PFN 8
 #define DOMID_IO 0x7ff1u
 #define VMASST_TYPE_writable_pagetables 2
 

@@ -3,8 +3,6 @@
 #include "pv.h"
 #include "test.h"
 
-#define PHYSDEVOP_set_iopl 6
-
 static u32 set_iopl(u32 level)
 {
     return (u32)hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iopl, &level);
@@ -209,4 +207,12 @@ TEST(pv_kernel_entry)
     for (u64 i = 0; i < pv_start_info->nr_pt_frames; i++)
         CHECK(!(pv_entry_of(pv_start_info->pt_base + (i << PAGE_SHIFT), 1) & PTE_W));
     CHECK_EQUAL(*(u32 *)hypercall_page & 0xffffff, 0x534151); /* push %rcx; push %r11; … */
+    /* A ramdisk is mapped for who doesn't say that its frame number will do. */
+    if (pv_start_info->mod_len) {
+        const char *ramdisk = (const char *)pv_start_info->mod_start;
+
+        CHECK_EQUAL(pv_start_info->flags & SIF_MOD_START_PFN, 0);
+        CHECK_EQUAL(memcmp(ramdisk, "ramdisk", 7), 0);
+        CHECK_EQUAL(memcmp(ramdisk + pv_start_info->mod_len - 3, "end", 3), 0);
+    }
 }

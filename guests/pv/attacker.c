@@ -557,6 +557,100 @@ TEST(privileged_instructions)
     CHECK_EQUAL(sgdt_limit() >> 12, 0xe); /* Xen's own descriptors lie at its end */
 }
 
+static u32 set_iopl(u32 level)
+{
+    return (u32)hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iopl, &level);
+}
+
+static void string_in(void *to, ulong count)
+{
+    asm volatile(MAY_TRAP("rep insb") : "+D"(to), "+c"(count) : "d"(0x60) : "memory");
+}
+
+static void string_out(const void *from, ulong count)
+{
+    asm volatile(MAY_TRAP("rep outsb") : "+S"(from), "+c"(count) : "d"(0x80) : "memory");
+}
+
+TEST(string_port_io)
+{
+    ulong at = (ulong)pages[0], left = 4;
+
+    memset(pages[0], 0, 2 * PAGE_SIZE);
+    string_in(pages[0], 4);
+    CHECK_TRAP(VEC_GP, 0);
+    CHECK_RESULT(set_iopl(1), 0);
+    trap_clear();
+    /* Ones, over the border of a page, and nothing behind them; none for none. */
+    string_in(pages[0] + PAGE_SIZE - 3, 6);
+    string_in(pages[0], 0);
+    CHECK_NO_TRAP();
+    CHECK_EQUAL(pages[0][0], 0);
+    CHECK_EQUAL(pages[0][PAGE_SIZE - 4], 0);
+    CHECK_EQUAL(*(volatile u32 *)(pages[0] + PAGE_SIZE - 3), 0xffffffff);
+    CHECK_EQUAL(pages[1][2], 0xff);
+    CHECK_EQUAL(pages[1][3], 0);
+    /* Downwards, four bytes at a time. */
+    at += 64;
+    asm volatile("std; rep insl; cld" : "+D"(at), "+c"(left) : "d"(0x60) : "memory");
+    CHECK_EQUAL(at, (ulong)pages[0] + 48);
+    CHECK_EQUAL(pages[0][51], 0);
+    CHECK_EQUAL(pages[0][52], 0xff);
+    CHECK_EQUAL(pages[0][67], 0xff);
+    CHECK_EQUAL(pages[0][68], 0);
+    /* It's no way to write what the guest may not, nor to read what it may not see. */
+    CHECK_RESULT(pv_protect(pages[1], false), 0);
+    string_in(pages[0] + PAGE_SIZE - 8, 16);
+    CHECK_TRAP(VEC_PF, PF_P | PF_W);
+    CHECK_EQUAL(trap.cr2, (ulong)pages[1]);
+    CHECK_EQUAL(trap.cx, 8);
+    CHECK_EQUAL(trap.di, (ulong)pages[1]);
+    give_back(pages[1]);
+    trap_clear();
+    string_in((void *)pv_start_info->pt_base, 8);
+    CHECK_TRAP(VEC_PF, PF_P | PF_W);
+    trap_clear();
+    string_out(pages[0], 64);
+    CHECK_NO_TRAP();
+    string_out((void *)0x7fff00000000ul, 64);
+    CHECK_TRAP(VEC_PF, 0);
+    trap_clear();
+    string_out((void *)0xffff82d040000000ul, 64);
+    CHECK_EQUAL(trap.vector, VEC_PF);
+    CHECK_RESULT(set_iopl(0), 0);
+}
+
+TEST(ports_by_a_bitmap)
+{
+    struct {
+        void *bitmap;
+        u32 ports;
+    } set = { pages[0], 0x88 };
+    u32 value = 0;
+
+    memset(pages[0], 0xff, PAGE_SIZE);
+    pages[0][0x80 / 8] = 0xfe; /* port 0x80 alone */
+    CHECK_RESULT(hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iobitmap, &set), 0);
+    asm volatile(MAY_TRAP("inb $0x80, %%al") : "+a"(value));
+    CHECK_NO_TRAP();
+    CHECK_EQUAL(value, 0xff);
+    REFUSED("inb $0x81, %%al", "r"(0));
+    REFUSED("inw $0x80, %%ax", "r"(0));
+    /* Beyond the bitmap, and where no memory is, there's no permission. */
+    memset(pages[0], 0, PAGE_SIZE);
+    trap_clear();
+    asm volatile(MAY_TRAP("inb $0x87, %%al") : "+a"(value));
+    CHECK_NO_TRAP();
+    REFUSED("inb $0x88, %%al", "r"(0));
+    set.bitmap = (void *)0x7fff00000000ul;
+    CHECK_RESULT(hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iobitmap, &set), 0);
+    REFUSED("inb $0x80, %%al", "r"(0));
+    set.ports = 65537;
+    CHECK_RESULT(hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iobitmap, &set), -EINVAL);
+    set.ports = 0;
+    CHECK_RESULT(hypercall2(HYPERVISOR_physdev_op, PHYSDEVOP_set_iobitmap, &set), 0);
+}
+
 TEST(model_specific_registers)
 {
     static const struct {

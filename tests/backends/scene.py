@@ -9,6 +9,8 @@ from pathlib import Path
 
 from xenograft.backends.xenbus.device import XenbusDevice
 from xenograft.engine.fake import FakeEngine
+from xenograft.engine.protocol import Engine
+from xenograft.engine.unicorn import UnicornEngine
 from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.kinds import GuestKind
@@ -26,12 +28,18 @@ PAGES = 600
 class Scene:
     """The machine; it runs no vCPU, and its time goes on with `run`."""
 
-    def __init__(self, virtual: bool = True) -> None:
+    def __init__(self, virtual: bool = True, *, native: bool = False) -> None:
+        """`native`: its memory is the native core's."""
         clock = VirtualClock() if virtual else RealClock()
-        self.xen = Hypervisor(FakeEngine(), frames=1 << 14, clock=clock)
+        engine: Engine = UnicornEngine() if native else FakeEngine()
+        self.xen = Hypervisor(engine, frames=1 << 14, clock=clock)
         self.control = create_control_domain(self.xen)
         self.services = Services(self.xen, self.control)
         self.client = self.services.client
+        self.store = self.services.store
+        self.work = self.services.work
+        self.host = self.services.host
+        self.networks = self.services.networks
 
     def close(self) -> None:
         self.services.close()
@@ -56,6 +64,47 @@ class Scene:
         raise AssertionError("the machine doesn't come to rest")
 
     @property
+    def log(self) -> str:
+        return self.xen.log.text()
+
+    def domain(self, pages: int = PAGES) -> Domain:
+        """A domain with memory and a home in the store."""
+        domain = self.xen.create_domain(GuestKind.PVH, max_pages=2 * pages)
+        domain.p2m.populate(0, pages)
+        home = f"/local/domain/{domain.domid}"
+        self.client.write(home, "")
+        self.client.set_perms(home, [f"n{domain.domid}"])
+        return domain
+
+    def settle(self) -> None:
+        """Let all that is due by now happen: a virtual clock stands still."""
+        xen = self.xen
+        for _ in range(10_000):
+            xen.run_host_events()
+            xen.door.serve(0.0)
+            due = xen.timers.next_deadline()
+            if due is not None and due <= xen.clock.now():
+                xen.timers.run_due(xen.clock.now())
+                continue
+            for function in list(xen.when_idle):
+                function()
+            due = xen.timers.next_deadline()
+            waits = due is not None and due <= xen.clock.now()
+            if not (waits or xen.host_events or xen.when_idle or xen.door._posted):
+                return
+        raise AssertionError("the machine doesn't come to rest")
+
+    def pass_time(self, ns: int) -> None:
+        """Let a time go by on the virtual clock, timer after timer."""
+        clock, end = self.xen.clock, self.xen.clock.now() + ns
+        self.settle()
+        while (due := self.xen.timers.next_deadline()) is not None and due <= end:
+            clock.advance_to(due)
+            self.settle()
+        clock.advance_to(end)
+        self.settle()
+
+    @property
     def busy(self) -> bool:
         """Whether jobs of the host are under way."""
         host = self.services.host
@@ -70,12 +119,8 @@ class Guest:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.xen: Domain = scene.xen.create_domain(GuestKind.PVH, max_pages=2 * PAGES)
+        self.xen: Domain = scene.domain()
         self.domid = self.xen.domid
-        self.xen.p2m.populate(0, PAGES)
-        home = f"/local/domain/{self.domid}"
-        scene.client.write(home, "")
-        scene.client.set_perms(home, [f"n{self.domid}"])
         self.store = StoreClient(scene.services.store, self.domid)
         self.devices = Devices(scene.services, self.xen)
         self._next_ref = 8

@@ -48,20 +48,27 @@ class PvBench:
         for root in (self.l4, self.user_root):
             self.put(root, 0, self.l3 << 12 | P | RW | US | A)
             assert self.pages.pin(root, 4) == 0
-        self.cpu = cast(PvCpu, engine.cpu(self.space, 0))
-        self.cpu.pv_attach(self.pages)
-        self.cpu.pv_set("descriptors", self.descriptors)
-        self.cpu.pv_set("reserved_gdt", self.gdt)
-        self.cpu.pv_set("info", self.info << 12)
-        self.cpu.pv_set("kernel_sp", STACK + 0x1000)
-        assert self.cpu.pv_new_table(self.l4, False) == 0
-        assert self.cpu.pv_new_table(self.user_root, True) == 0
-        state = kernel_state(0, 64, entry=CODE, stack=STACK + 0x1000, start_info=0)
-        for name, value in state.items():
-            self.cpu.set(name, value)
-        self.cpu.pv_load_roots()
+        self._engine, self._cpus = engine, list[PvCpu]()
+        self.cpu = self.vcpu(0)
         self.memory.write((self.info << 12) + 1, b"\1")
         self.masked = True
+
+    def vcpu(self, number: int, entry: int = CODE) -> PvCpu:
+        """A vCPU in its kernel at `entry`."""
+        cpu = cast(PvCpu, self._engine.cpu(self.space, number))
+        cpu.pv_attach(self.pages)
+        cpu.pv_set("descriptors", self.descriptors)
+        cpu.pv_set("reserved_gdt", self.gdt)
+        cpu.pv_set("info", self.info << 12)
+        cpu.pv_set("kernel_sp", STACK + 0x1000)
+        assert cpu.pv_new_table(self.l4, False) == 0
+        assert cpu.pv_new_table(self.user_root, True) == 0
+        state = kernel_state(number, 64, entry=entry, stack=STACK + 0x1000, start_info=0)
+        for name, value in state.items():
+            cpu.set(name, value)
+        cpu.pv_load_roots()
+        self._cpus.append(cpu)
+        return cpu
 
     def _frame(self, owner: int = GUEST) -> int:
         ((mfn, _),) = self.memory.alloc(owner)
@@ -121,7 +128,8 @@ class PvBench:
         self.cpu.set("rip", CODE + 0xF00)
 
     def close(self) -> None:
-        self.cpu.pv_drop()
-        self.cpu.close()
+        for cpu in self._cpus:
+            cpu.pv_drop()
+            cpu.close()
         self.space.close()
         self.memory.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = Path("src/xenograft/engine/native")
 MMU = "../../hypervisor/pv/mmu.py"
+PORTS = "../../hypervisor/pv/ports.py"
 # fmt: off
 TESTS = (
     "tests/engine/test_pv_pages.py", "tests/engine/test_pv_cpu.py",
@@ -325,6 +326,21 @@ MUTANTS = (
         "    count",
         "and pinning for them",
     ),
+    (
+        "pv_walk.c",
+        "            pv_flush(v);\n        else\n            v->pv->flush = true;",
+        "            pv_flush(v);",
+        "what becomes a table leaves the TLBs of other vCPUs",
+    ),
+    ("pv_walk.c", "            other->pv->flush = true;", ";", "flushes reach other vCPUs"),
+    (PORTS, "    if port + size > ports:\n", "    if False:\n", "a bitmap of ports has an end"),
+    (
+        PORTS,
+        "return not bits >> (port & 7) & ((1 << size) - 1)",
+        "return not bits >> (port & 7) & 1",
+        "all bytes of an access have to be allowed",
+    ),
+    (PORTS, "cpu.write(address, ", "cpu.read(address, len", "INS writes where the guest may"),
 )
 # fmt: on
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("xenograft.engine.unicorn")
 
+from tests.engine.assembler import assemble
 from tests.engine.pv_bench import (
     BASE,
     CODE,
@@ -158,6 +160,66 @@ def test_flags_are_cleared_on_the_way_in(guest: PvBench) -> None:
     guest.run(ExitReason.HYPERCALL)
     assert guest.u64(guest.cpu.get("rsp")) & 0x44000 == 0
     assert guest.u64(guest.cpu.get("rsp") + 40) & 0x44000 == 0x44000
+
+
+AMD = [(0, -1, 1, 0x68747541, 0x444D4163, 0x69746E65)]
+USER_CS32, USER_SS32 = 0xE023, 0xE02B
+
+
+def narrow_user(guest: PvBench, text: str) -> None:
+    """A user in 32-bit code."""
+    guest.memory.write((guest.data[0] << 12) + 0x800, assemble(text, 32, USER))
+    guest.to_user(USER, cs=USER_CS32)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_system_call_of_32_bit_code(guest: PvBench, own: bool) -> None:
+    """By its own callback if there is one, else by that of 64-bit code."""
+    guest.cpu.set_cpuid(AMD)
+    guest.cpu.pv_set("syscall", HANDLERS + 0x100)
+    guest.cpu.pv_set("syscall32", HANDLERS if own else 0)
+    guest.cpu.pv_set("flags", 0x10)  # system calls mask events
+    guest.load("mov $1, %eax; syscall", HANDLERS)
+    guest.load("mov $2, %eax; syscall", HANDLERS + 0x100)
+    narrow_user(guest, "syscall")
+    assert guest.run(ExitReason.HYPERCALL)[2] == (1 if own else 2)
+    rcx, _, rip, cs, _, rsp, ss = guest.frame(7)
+    assert (rcx, rip, cs & 0xFFFFFFFF) == (USER + 2, USER + 2, USER_CS32)
+    assert (rsp, ss) == (USER_STACK + 0x1000, USER_SS32)
+    assert guest.memory.read((guest.info << 12) + 1, 1) == b"\1"
+
+
+def test_a_system_call_that_the_processor_does_not_have(guest: PvBench) -> None:
+    guest.cpu.set_cpuid([(0, -1, 1, 0x756E6547, 0x6C65746E, 0x49656E69)])
+    guest.trap(6, HANDLERS)
+    guest.cpu.pv_set("syscall32", HANDLERS + 0x100)
+    guest.load("mov $1, %eax; syscall", HANDLERS)
+    narrow_user(guest, "syscall")
+    assert guest.run(ExitReason.HYPERCALL)[2] == 1
+    assert guest.frame(4)[2:4] == [USER, USER_CS32]
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_sysenter(guest: PvBench, masks: int) -> None:
+    """The processor forgets where it was: Xen makes something up."""
+    guest.memory.write((guest.info << 12) + 1, b"\0")
+    guest.cpu.pv_set("sysenter", HANDLERS)
+    guest.cpu.pv_set("sysenter_masks", masks)
+    guest.load("mov $1, %eax; syscall", HANDLERS)
+    narrow_user(guest, "mov $7, %ebp; sysenter")
+    assert guest.run(ExitReason.HYPERCALL)[2] == 1
+    _, _, rip, cs, _, rsp, ss = guest.frame(7)
+    assert (rip, cs & 0xFFFF, rsp, ss) == (0, USER_CS32, 0, USER_SS32)
+    assert guest.cpu.get("rbp") == 7
+    assert guest.memory.read((guest.info << 12) + 1, 1) == bytes([masks])
+
+
+def test_sysenter_without_a_callback(guest: PvBench) -> None:
+    guest.trap(13, HANDLERS)
+    guest.load("mov $1, %eax; syscall", HANDLERS)
+    narrow_user(guest, "sysenter")
+    assert guest.run(ExitReason.HYPERCALL)[2] == 1
+    assert guest.frame(4)[2:4] == [0, USER]
 
 
 def test_int3_and_software_interrupts(guest: PvBench) -> None:
@@ -403,6 +465,34 @@ def test_a_stale_translation_is_no_way_into_a_table(guest: PvBench) -> None:
     guest.cpu.complete(0)
     assert guest.run(ExitReason.HYPERCALL)[2] == 2
     assert guest.entry(guest.data[9], 0) == 0
+
+
+@pytest.mark.parametrize("way", ["table", "hypercall"])
+def test_other_vcpus_forget_as_well(guest: PvBench, way: str) -> None:
+    """A translation in another vCPU's TLB: gone when the page becomes a table, or on request."""
+    address, slot = BASE + (9 << 12), (guest.l1 << 12) + 9 * 8
+    guest.load(f"movq $2, {address}; mov $1, %eax; syscall; movq $7, {address}; jmp .", USER)
+    other = guest.vcpu(1, USER)
+    other.pv_trap(14, 0, 0xE033, HANDLERS)
+    guest.load("mov $2, %eax; syscall", HANDLERS)
+    assert other.run(100_000)[2] == 1
+    other.complete(0)
+    if way == "table":
+        assert guest.pages.update(slot, guest.data[9] << 12 | P | US) == 0
+        assert guest.pages.pin(guest.data[9], 1) == 0
+    else:
+        guest.cpu.pv_set("native", 1)
+        ops = struct.pack("<6Q", 10, 0, 0, 6, 0, 0)  # TLB_FLUSH_ALL, TLB_FLUSH_LOCAL
+        guest.memory.write(guest.data[1] << 12, ops)
+        assert guest.pages.update(slot, guest.data[9] << 12 | P | US) == 0
+        guest.load(
+            f"mov $26, %eax; mov ${DATA}, %edi; mov $2, %esi; xor %edx, %edx\n"
+            "mov $0x7ff0, %r10d; syscall; mov $99, %eax; syscall"
+        )
+        assert guest.run(ExitReason.HYPERCALL)[2] == 99
+    exit_ = other.run(100_000)
+    assert (ExitReason(exit_[0]), exit_[2]) == (ExitReason.HYPERCALL, 2)
+    assert guest.entry(guest.data[9], 0) == 2
 
 
 def test_kernel_and_user_see_their_own_pages(guest: PvBench) -> None:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +136,53 @@ def test_attached_and_detached_while_running(lab: MakeLab, web: WebServer) -> No
     assert bench.machine.control.grants.maptrack.keys() == {
         mapping for mapping, track in bench.machine.control.grants.maptrack.items() if track.ref < 8
     }
+
+
+def test_names_addresses_and_routes(image: Callable[[str], Path], tmp_path: Path) -> None:
+    """The host's name server answers the guest; DHCP and IPv6's advertisements do their work."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rmn", "true"], check=False).returncode:
+        pytest.skip("no namespaces of our own to be had")
+    command = [unshare, "-rmn", sys.executable, "-m", "tests.network.own_host", str(tmp_path)]
+    done = subprocess.run(
+        [*command, str(image("debian-cloud")), str(image("driver-initrd"))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.stdout == "as it should be\n", done.stdout + done.stderr
+
+
+def test_a_guest_keeps_to_its_rate(lab: MakeLab) -> None:
+    """On the virtual clock, where times are the guest's own."""
+    bench = lab(clock="virtual")
+    limited = bench.guest("limited", "rate=1MB/s", net="10.9.0.1/24")
+    free = bench.guest("free", "", net="10.9.0.2/24")
+    took = []
+    for sender, receiver, address in ((free, limited, "10.9.0.1"), (limited, free, "10.9.0.2")):
+        sender.run("head -c 1000000 /dev/urandom > /tmp/data")
+        receiver.console.send("nc -l -p 4000 | wc -c; echo received\n")
+        receiver.domain.machine.run(timeout=0.2, until=lambda: False)
+        begun = bench.machine.now
+        sender.run(f"nc {address} 4000 < /tmp/data", timeout=300)
+        took.append(bench.machine.now - begun)
+        receiver.console.expect(r"1000000\r\nreceived\r\n")
+        receiver.console.expect("guest:~# ")
+    # What comes to it isn't limited.
+    assert took[0] < 0.5 < 0.9 < took[1] < 1.5, took
+
+
+def test_two_with_one_address(lab: MakeLab) -> None:
+    """As on a real switch: frames follow whoever spoke last, and nothing breaks."""
+    bench = lab()
+    same = "bridge=xenbr0,mac=00:16:3e:00:00:01"
+    one = bench.guest("one", same, net="10.9.0.1/24")
+    two = bench.guest("two", same, net="10.9.0.2/24")
+    other = bench.guest("other", "bridge=xenbr0", net="10.9.0.3/24")
+    for shell in (one, two, one):
+        assert " 2 packets received" in shell.run("ping -c 2 -W 5 10.9.0.3")
+    assert other.run("echo alive") == "alive\n"
 
 
 def test_a_run_of_two_guests_that_talk_repeats(lab: MakeLab, tmp_path: Path) -> None:

@@ -200,3 +200,29 @@ def test_tools_at_the_same_time(tools: Tools, store: Xenstore) -> None:
         with process:
             assert process.wait(timeout=60) == 0
     assert len(StoreClient(store).ls("/many")) == 20
+
+
+def test_control(tools: Tools, store: Xenstore, tmp_path: Path) -> None:
+    """What Xen's xenstore-control (package xen-utils-4.17) asks and sets, and what it's refused."""
+    try:
+        found = program("xenstore-control", cache_root())
+    except UserError as error:
+        pytest.skip(str(error))
+    tools.env |= found.environment
+    path = str(found.path)
+    assert tools(path, "check") == (0, "OK\n")
+    status, output = tools(path, "quota")
+    assert status == 0
+    assert output.startswith("Quota settings:\nnodes            :     1000\n"), output
+    assert tools(path, "quota", "set", "nodes", "7") == (0, "OK\n")
+    assert store.quota.nodes == 7
+    assert "nodes" in tools(path, "quota", "0")[1]
+    assert tools(path, "log", "on") == (0, "OK\n")
+    assert tools(path, "print", "hello") == (0, "OK\n")
+    assert "nodes: " in tools(path, "memreport")[1]
+    # A file of the host's, named by a client, isn't ours to write.
+    for refused in (["memreport", str(tmp_path / "x")], ["nonsense"], ["logfile", "/tmp/x"]):
+        status, output = tools(path, *refused)
+        assert status != 0, output
+        assert "Invalid argument" in output or "Valid commands are" in output
+    assert not (tmp_path / "x").exists()

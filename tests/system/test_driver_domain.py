@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from xenograft.toolstack.config.options import from_options
+from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.backend_initrd import MARKER
 from xenograft.toolstack.images.tools import program
 from xenograft.toolstack.machine import Domain, Machine
+from xenograft.toolstack.state.outgoing import Outgoing
 
 Image = Callable[[str], Path]
 
@@ -35,8 +37,8 @@ def disk(tmp_path: Path) -> Path:
     return path
 
 
-def driver(machine: Machine, image: Image, disk: Path) -> Domain:
-    """The driver domain, ready to serve its disk and its bridge."""
+def driver(machine: Machine, image: Image, *disks: Path) -> Domain:
+    """The driver domain, ready to serve its disks and its bridge."""
     config = from_options(
         None,
         name="driver",
@@ -44,7 +46,7 @@ def driver(machine: Machine, image: Image, disk: Path) -> Domain:
         ramdisk=str(image("backend-initrd")),
         cmdline="console=hvc0 quiet xg.net=10.9.0.1/24",
         memory="256M",
-        disk=[f"{disk},raw,xvda,rw"],
+        disk=[f"{disk},raw,xvd{letter},rw" for disk, letter in zip(disks, "ab", strict=False)],
     )
     domain = machine.create(config)
     domain.console.expect(MARKER, 120)
@@ -52,9 +54,9 @@ def driver(machine: Machine, image: Image, disk: Path) -> Domain:
 
 
 def served(
-    machine: Machine, image: Image, name: str = "guest", address: str = "10.9.0.2"
+    machine: Machine, image: Image, name: str = "guest", address: str = "10.9.0.2", disks: str = ""
 ) -> Domain:
-    """A guest whose disk and network come from the driver domain."""
+    """A guest whose disks and network come from the driver domain."""
     config = from_options(
         None,
         name=name,
@@ -62,12 +64,38 @@ def served(
         ramdisk=str(image("driver-initrd")),
         cmdline=f"console=hvc0 quiet xg.net={address}/24",
         memory="256M",
-        disk=["vdev=xvda,access=rw,backend=driver,target=/dev/xvda"] if name == "guest" else [],
+        disk=[
+            f"vdev=xvd{letter},access=rw,backend=driver,target=/dev/xvd{letter}" for letter in disks
+        ],
         vif=["backend=driver"],
     )
     domain = machine.create(config)
     domain.console.expect("guest:~#", 120)
     return domain
+
+
+def test_a_guest_of_a_driver_domain_is_saved(
+    machine: Machine, image: Image, disk: Path, tmp_path: Path
+) -> None:
+    """It has to let its devices go by itself, and gets them from the driver domain anew."""
+    server = driver(machine, image, disk)
+    guest = served(machine, image)
+    run(guest, "mkdir -p /mnt && mount -t ext4 /dev/xvda /mnt && echo kept > /mnt/file && sync")
+    path = tmp_path / "guest.save"
+    with pytest.raises(UserError, match=r"another domain serves its vbd 51712, vif 0"):
+        guest.save(path, mode="snapshot")
+    with pytest.raises(UserError, match="driver has mapped pages of other domains"):
+        server.save(path, mode="snapshot")
+    with pytest.raises(UserError, match="driver has mapped pages of other domains"):
+        Outgoing(server, server.config)
+    assert not machine.services.sending
+    run(guest, "echo still here")
+    guest.save(path)
+    assert guest.ended
+    guest = machine.restore(path)
+    assert "kept" in run(guest, "cat /mnt/file")
+    run(guest, "echo more >> /mnt/file && sync")
+    assert "2 packets received" in run(guest, "ping -c 2 -W 20 10.9.0.1")
 
 
 def run(guest: Domain, command: str, timeout: float = 120) -> str:
@@ -79,11 +107,46 @@ def run(guest: Domain, command: str, timeout: float = 120) -> str:
     return text.rpartition("echo status=$?=")[2]
 
 
+BLOCKS = (
+    # By a descriptor, lest a file is made where the disk has gone.
+    "exec 3<> /dev/xvdb; i=0;"
+    " while dd if=/tmp/block of=/proc/self/fd/3 bs=64k seek=$i count=1 conv=notrunc,fsync"
+    " 2> /dev/null && echo wrote $i; do i=$((i+1)); [ $i -lt 500 ] || break; done > /tmp/blocks;"
+    " echo stopped >> /tmp/blocks"
+)
+
+
+def check_blocks(disk: bytes, acknowledged: int) -> None:
+    """What was acknowledged is there to the byte; all else is, by sector, the old or the new."""
+    block = "".join(f"{i}\n" for i in range(100000, 200000)).encode()[:65536]
+    assert acknowledged >= 3
+    for index in range(512):
+        found = disk[index * 65536 : (index + 1) * 65536]
+        if index < acknowledged:
+            assert found == block, f"block {index} of {acknowledged}"
+        elif index == acknowledged:
+            for at in range(0, 65536, 512):
+                assert found[at : at + 512] in (block[at : at + 512], bytes(512)), (index, at)
+        else:
+            assert found == bytes(65536), f"block {index} was never written"
+    for at in range(512 * 65536, len(disk), 512):
+        assert disk[at : at + 512] in (bytes(512), b"x" * 512), at
+
+
 def test_a_guest_serves_another_and_dies_and_comes_back(
     machine: Machine, image: Image, disk: Path
 ) -> None:
-    first = driver(machine, image, disk)
-    guest = served(machine, image)
+    raw = disk.with_name("raw.img")
+    raw.write_bytes(bytes(64 << 20))
+    first = driver(machine, image, disk, raw)
+    guest = served(machine, image, disks="ab")
+    run(guest, "seq 100000 199999 | head -c 65536 > /tmp/block")
+    # One writes block after block, each on the disk before the next one; another doesn't wait.
+    run(
+        guest,
+        f"({BLOCKS}) & (dd if=/dev/zero bs=64k count=480 2> /dev/null | tr '\\0' x |"
+        " dd of=/dev/xvdb bs=64k seek=512 2> /dev/null) & true",
+    )
     run(guest, "mkdir -p /mnt && mount -t ext4 /dev/xvda /mnt")
     assert "0% packet loss" in run(guest, "ping -c 3 -W 2 10.9.0.1")
 
@@ -99,7 +162,10 @@ def test_a_guest_serves_another_and_dies_and_comes_back(
     acknowledged = int(re.findall(r"wrote=(\d+)\r", guest.console.output)[-1])
     assert acknowledged >= 25
 
-    second = driver(machine, image, disk)
+    run(guest, "while ! grep -q stopped /tmp/blocks; do sleep 0.1; done")
+    blocks = int(run(guest, "grep -c wrote /tmp/blocks || true").split()[-1])
+    check_blocks(raw.read_bytes(), blocks)
+    second = driver(machine, image, disk, raw)
     assert second.domid != first.domid
     run(guest, "umount /mnt; while ! [ -b /dev/xvda ]; do sleep 0.1; done")
     run(guest, "mount -t ext4 /dev/xvda /mnt")
@@ -114,6 +180,7 @@ def test_a_guest_serves_another_and_dies_and_comes_back(
     second.destroy()
     assert "still" not in machine.log, machine.log
     tool = program("e2fsck", disk.parent)
+    check_blocks(raw.read_bytes(), blocks)
     check = subprocess.run([str(tool.path), "-fn", str(disk)], capture_output=True, env=tool.env)
     assert check.returncode == 0, check.stdout.decode()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypervisor.pv.audit import Audit
 from tests.network.conftest import QUIET, Shell, WebServer
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.errors import UserError
@@ -103,12 +104,14 @@ def works(life: Life, web: WebServer, round_: int) -> None:
     assert "2 packets received" in shell.run("ping -c 2 -W 5 10.0.2.2")
 
 
-@pytest.mark.parametrize("mode", ["snapshot", "suspend"])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("pvh", "snapshot"), ("pvh", "suspend"), ("pv", "suspend")]
+)
 def test_a_guest_goes_on_elsewhere(
-    image: Image, disk: Path, web: WebServer, tmp_path: Path, mode: SaveMode
+    image: Image, disk: Path, web: WebServer, tmp_path: Path, kind: str, mode: SaveMode
 ) -> None:
     path = tmp_path / "guest.save"
-    life = begun(image, disk)
+    life = begun(image, disk, type=kind, vcpus=2 if kind == "pvh" else 1)
     works(life, web, 1)
     boot = life.shell.run("cat /proc/sys/kernel/random/boot_id")
     for round_ in (2, 3):
@@ -124,12 +127,40 @@ def test_a_guest_goes_on_elsewhere(
         assert before < first < second
         assert life.shell.run("cat /proc/sys/kernel/random/boot_id") == boot
         assert uptime < _uptime(life) < uptime + 300
+        # Its clocks agree with each other.
+        assert life.shell.try_("dmesg | grep unstable")[0] == 1
+        # The first packet for it arrives, though nobody knows its address yet.
+        assert "1 packets received" in life.shell.run("ping -c 1 -W 5 10.0.2.2")
         works(life, web, round_)
         if mode == "suspend":
             # The guest itself tells that it has gone through it.
             assert life.shell.run("dmesg | grep -c 'Restarting tasks'").strip() == str(round_ - 1)
         else:
             assert life.shell.try_("dmesg | grep 'Restarting tasks'")[0] == 1
+    life.machine.close()
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "suspend"])
+def test_the_clock(image: Image, disk: Path, tmp_path: Path, mode: SaveMode) -> None:
+    day = 86_400
+    life = begun(image, disk)
+    path = tmp_path / "guest.save"
+    before, uptime = int(life.shell.run("date +%s")), _uptime(life)
+    life.shell.domain.save(path, mode=mode)
+    epoch_ns = life.machine.hypervisor.clock.epoch_ns
+    life.machine.close()
+    # A machine whose day is the next one.
+    life = revived(path, Machine(epoch_ns=epoch_ns + day * 10**9))
+    away = int(life.shell.run("date +%s")) - before
+    awake = _uptime(life) - uptime
+    if mode == "suspend":
+        # A guest that knows that it was away looks at the clock, as after any suspend to RAM.
+        assert day - 300 <= away < day + 600
+        assert day - 300 <= awake < day + 600
+    else:
+        assert 0 <= away < 600
+        assert 0 <= awake < 600
+    life.goes_on()
     life.machine.close()
 
 
@@ -158,6 +189,26 @@ def test_in_the_same_machine_under_other_numbers(
     machine.run(timeout=0.2, until=lambda: False)
     assert life.shell.domain.devices.find("vif", 0) is None
     machine.close()
+
+
+def test_a_pv_guest_in_place(image: Image, disk: Path, tmp_path: Path) -> None:
+    """It goes on in its domain after it was saved; and can't be saved without its help."""
+    path = tmp_path / "guest.save"
+    life = begun(image, disk, type="pv")
+    guest = life.shell.domain
+    with pytest.raises(UserError, match="has to suspend itself first"):
+        guest.save(path, mode="snapshot")
+    assert not path.exists()
+    before, _ = life.goes_on()
+    guest.save(path, mode="suspend", after="run")
+    assert life.goes_on()[0] >= before
+    life.shell.run("dd if=/dev/xvda of=/dev/null bs=4k count=16 2>/dev/null")
+    Audit(guest.xen).check()
+    guest.destroy()
+    life = revived(path, life.machine)
+    assert life.goes_on()[0] >= before
+    Audit(life.shell.domain.xen).check()
+    life.machine.close()
 
 
 def test_checkpoints(image: Image, disk: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ out before anybody looks at it.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,6 +58,11 @@ class SharedPages:
     def _check(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise IndexError(f"bytes {offset} (+{size}) are outside the shared pages")
+
+    @property
+    def packed(self) -> bytes:
+        """The machine addresses, 64 bits each: for the native core."""
+        return struct.pack(f"={len(self._maddrs)}Q", *self._maddrs)
 
     def read(self, offset: int, size: int) -> bytes:
         self._check(offset, size)
@@ -190,6 +196,11 @@ class BackRing:
         if self.tap is not None:
             self.tap.requests(taken)
         return taken
+
+    def answered(self, count: int) -> None:
+        """So many requests, the next ones, have been taken and answered by others."""
+        self.req_cons = self.req_cons + count & _MASK
+        self.rsp_prod_pvt = self.rsp_prod_pvt + count & _MASK
 
     def respond(self, data: bytes) -> None:
         """Put a response into the next slot; the front end sees it after `push`.

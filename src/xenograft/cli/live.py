@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import select
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from xenograft.cli.keys import left_within, single_keys
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.sched import gantt
 from xenograft.toolstack.sched.durations import show_ns
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from xenograft.toolstack.sched.gantt import By
-
-_LEAVING = (b"q", b"Q", b"\x1b", b"\x03", b"")
-"""q, Esc, Ctrl-C where the terminal doesn't make a signal of it, and the end of input."""
 
 
 class Frame(NamedTuple):
@@ -63,6 +59,7 @@ def frame_lines(
         busy = sum(bar.end - bar.start for bar in row.bars)
         row.label = f"{row.label[:18]:<18} {100 * busy:4.0f}%"
     lines = gantt.to_text(picture, columns, colour=colour)
+    rows = max(rows, 4)
     if len(lines) > rows:
         # The axis stays.
         hidden = len(lines) - rows + 1
@@ -142,10 +139,9 @@ def _show_on_terminal(
         lines = frame_lines(frame, span_ns, size.columns, size.lines - 1, by=by, colour=True)
         return Text.from_ansi("\n".join(lines), no_wrap=True)
 
-    interactive = sys.stdin.isatty()
     text = Text()
     with (
-        _keys(interactive),
+        single_keys() as interactive,
         Live(text, console=Console(), auto_refresh=False, screen=True) as live,
     ):
         try:
@@ -170,36 +166,5 @@ def _paced(
         number += 1
         if frame.last or number == frames:
             return
-        if _left_within(max(interval - (time.monotonic() - now), 0.0), interactive):
+        if left_within(max(interval - (time.monotonic() - now), 0.0), interactive):
             return
-
-
-@contextmanager
-def _keys(interactive: bool) -> Iterator[None]:
-    """Keys come at once and unseen; Ctrl-C stays a signal."""
-    if not interactive:
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(0)
-    quiet = list(before)
-    quiet[3] &= ~(termios.ICANON | termios.ECHO)
-    termios.tcsetattr(0, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-def _left_within(seconds: float, interactive: bool) -> bool:
-    """Wait; whether the user has asked to leave meanwhile."""
-    import os
-
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if not interactive:
-            time.sleep(left)
-        elif select.select([0], [], [], left)[0] and os.read(0, 64)[:1] in _LEAVING:
-            return True
-    return False

@@ -97,100 +97,25 @@ def simulate(file: str, duration: str | None, xentrace: str | None, as_json: boo
 
 
 @sched.command()
-@_FILE
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print an object instead of lines.")
-def analyze(file: str, as_json: bool) -> int:
+def analyze(file: str | None, as_json: bool) -> int:
     """Tell whether all reservations can be kept, by tests from the literature.
 
-    The exit status is 1 if some can't, or if no test decides.
+    Of the pools in FILE, or without FILE of those that the host service has.  The exit status is
+    1 if some can't be kept, or if no test decides.
     """
+    from xenograft.cli import analysis as report
     from xenograft.toolstack.sched.run import analyze as run
 
-    analysis = run(_system(file))
+    analysis = report.of_service() if file is None else run(_system(file))
     sure = all(report.schedulable for report in analysis.rtds.values())
     if as_json:
-        _print_json(_analysis_json(analysis))
+        _print_json(report.as_json(analysis))
         return int(not sure)
-    for line in _analysis_lines(analysis):
+    for line in report.lines(analysis):
         click.echo(line)
     return int(not sure)
-
-
-def _analysis_lines(analysis: Any) -> list[str]:
-    from xenograft.toolstack.sched.durations import show_ns
-
-    words = {True: "schedulable", False: "NOT schedulable", None: "undecided: no test accepts it"}
-    lines: list[str] = []
-    for name, report in analysis.rtds.items():
-        used = float(report.utilization)
-        lines.append(
-            f"pool {name} (rtds, {report.cpus} CPUs): utilization {used:.3f}:"
-            f" {words[report.schedulable]}"
-        )
-        marks = {True: "accepts", False: "rejects", None: "n/a"}
-        lines += [f"  {v.test:<34} {marks[v.accepts]:<8} {v.detail}" for v in report.verdicts]
-        if report.placement is not None and report.cpus > 1:
-            for cpu, tasks in report.placement.items():
-                load = float(sum(task.utilization for task in tasks))
-                names = ", ".join(task.name for task in tasks) or "nobody"
-                lines.append(f"    CPU {cpu} ({load:.3f}): {names}")
-    for name, (major, partitions) in analysis.arinc653.items():
-        covered = float(sum(one.share for one in partitions))
-        lines.append(
-            f"pool {name} (arinc653): major frame {show_ns(major)}, {100 * covered:.2f} % given out"
-        )
-        lines.append(
-            f"  {'Name':<20} {'VCPU':>4} {'Windows':>7} {'Time':>9} {'Share(%)':>9}"
-            f" {'Latency':>9} {'Shortest':>9}"
-        )
-        lines += [
-            f"  {one.domain:<20} {one.vcpu:>4} {one.windows:>7} {show_ns(one.served):>9}"
-            f" {100 * float(one.share):>9.2f} {show_ns(one.longest_wait):>9}"
-            f" {show_ns(one.shortest_window):>9}"
-            for one in partitions
-        ]
-    return lines
-
-
-def _analysis_json(analysis: Any) -> dict[str, Any]:
-    return {
-        "rtds": {
-            name: {
-                "cpus": report.cpus,
-                "utilization": float(report.utilization),
-                "schedulable": report.schedulable,
-                "tests": [
-                    {"test": v.test, "accepts": v.accepts, "detail": v.detail}
-                    for v in report.verdicts
-                ],
-                "partition": None
-                if report.placement is None
-                else {
-                    str(cpu): [task.name for task in tasks]
-                    for cpu, tasks in report.placement.items()
-                },
-            }
-            for name, report in analysis.rtds.items()
-        },
-        "arinc653": {
-            name: {
-                "major_frame_ns": major,
-                "partitions": [
-                    {
-                        "domain": one.domain,
-                        "vcpu": one.vcpu,
-                        "windows": one.windows,
-                        "served_ns": one.served,
-                        "share": float(one.share),
-                        "latency_ns": one.longest_wait,
-                        "shortest_window_ns": one.shortest_window,
-                    }
-                    for one in partitions
-                ],
-            }
-            for name, (major, partitions) in analysis.arinc653.items()
-        },
-    }
 
 
 @sched.command()

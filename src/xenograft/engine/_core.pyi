@@ -4,10 +4,34 @@
 from collections.abc import Mapping
 from typing import Any
 
-from xenograft.engine.protocol import Exit
+from xenograft.engine.protocol import Exit, Granted
 
 def inet_sum(data: bytes | bytearray | memoryview, /) -> int:
     """The one's complement sum of the data's big-endian 16-bit words, folded (RFC 1071)."""
+
+def blkif_batch(
+    memory: Memory,
+    ring: bytes,
+    bits: int,
+    slots: int,
+    consumer: int,
+    producer: int,
+    count: int,
+    kept: dict[int, int],
+    granted: Granted | None,
+    fd: int,
+    sectors: int,
+    budget: int,
+    patience: int,
+    /,
+) -> tuple[int, int, int, int, bool]:
+    """Do up to `count` plain requests of a ring, and put the answers in, as long as they go.
+
+    `ring` holds the machine addresses of its pages (64 bits each), `kept` those of granted pages.
+    `budget` bytes at most. A write that takes longer than `patience` ns is the last one;
+    negative: there's to be none. Returns reads, their bytes, writes, theirs, and whether one
+    took that long. Raises IndexError, ValueError.
+    """
 
 class Memory:
     def __init__(self, frames: int) -> None: ...
@@ -37,7 +61,17 @@ class Memory:
     def test_and_set_bit(self, maddr: int, bit: int, /) -> bool: ...
     def test_and_clear_bit(self, maddr: int, bit: int, /) -> bool: ...
     def compare_exchange_u32(self, maddr: int, expected: int, value: int, /) -> int: ...
-    def locate(self, records: bytes, table: dict[int, int], /) -> tuple[bytes, int] | None: ...
+    def locate(
+        self,
+        records: bytes,
+        table: dict[int, int],
+        granted: Granted | None = None,
+        write: bool = False,
+        /,
+    ) -> tuple[bytes, int] | None: ...
+    def exchange(
+        self, granted: Granted, parts: bytes, data: bytes | bytearray | memoryview = ..., /
+    ) -> bytes | None: ...
     def gather(self, pieces: bytes, /) -> bytes: ...
     def scatter(self, pieces: bytes, data: bytes | bytearray | memoryview, /) -> None: ...
     def fill(self, pieces: bytes, fd: int, offset: int, /) -> int: ...

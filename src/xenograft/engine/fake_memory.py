@@ -18,6 +18,7 @@ from xenograft.engine.protocol import (
     PAGE_SHIFT,
     PAGE_SIZE,
     AccessError,
+    Granted,
 )
 from xenograft.engine.pv import PGT_writable_page
 
@@ -230,7 +231,14 @@ class FakeMemory:
         return found
 
     # -- pieces of pages -----------------------------------------------------------------------
-    def locate(self, records: bytes, table: dict[int, int]) -> tuple[bytes, int] | None:
+    def locate(
+        self,
+        records: bytes,
+        table: dict[int, int],
+        granted: Granted | None = None,
+        write: bool = False,
+    ) -> tuple[bytes, int] | None:
+        """Of the table alone: grants are mapped here."""
         pieces: list[tuple[int, int]] = []
         if len(records) // _RECORD.size > _MAX_PIECES:
             return None
@@ -243,6 +251,12 @@ class FakeMemory:
                 size += before
             pieces.append((maddr, size))
         return b"".join(_PIECE.pack(*one) for one in pieces), sum(size for _, size in pieces)
+
+    def exchange(
+        self, granted: Granted, parts: bytes, data: bytes | bytearray | memoryview = b""
+    ) -> None:
+        """Nothing: grants are copied one by one here."""
+        return
 
     def _pieces(self, pieces: bytes) -> list[tuple[int, int]]:
         if len(pieces) % _PIECE.size or len(pieces) // _PIECE.size > _MAX_PIECES:

@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 Exit = tuple[int, int, int, int, int, int, int, int]
 
@@ -154,12 +154,31 @@ class MachineMemory(Protocol):
         """Atomic compare and exchange; returns the value found."""
         ...
 
-    def locate(self, records: bytes, table: dict[int, int], /) -> tuple[bytes, int] | None:
+    def locate(
+        self,
+        records: bytes,
+        table: dict[int, int],
+        granted: Granted | None = None,
+        write: bool = False,
+        /,
+    ) -> tuple[bytes, int] | None:
         """Pieces of pages as one array for `gather`, `scatter` and `fill`, and their size.
 
         A record is 8 bytes: a key (32 bits), the first and the last 512-byte sector, two unused
-        bytes.  `table` gives the machine address of each key's page.  None if a key isn't in it,
-        if first is behind last or last behind 7, or for more than 512 records.
+        bytes.  `table` gives the machine address of each key's page; `granted`, if it's given,
+        those of plain pages that aren't in it, which may be written if `write`; they are good
+        until a guest runs.  None if a key isn't found, if first is behind last or last behind
+        7, or for more than 512 records.
+        """
+        ...
+
+    def exchange(
+        self, granted: Granted, parts: bytes, data: bytes | bytearray | memoryview = ..., /
+    ) -> bytes | None:
+        """What is in parts of granted pages, or write `data` over them (and return nothing).
+
+        A part has 8 bytes: the entry of the table (32 bits), offset and size (16 bits each).
+        None if one isn't a plain page, or for more than 64 parts; then nothing was done.
         """
         ...
 
@@ -195,6 +214,26 @@ class MachineMemory(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Granted(NamedTuple):
+    """Pages that a guest shows to another: a table in its memory, and what tells plain ones.
+
+    An entry of the table has 8 bytes: flags and grantee (16 bits each), and a guest frame.
+    """
+
+    space: AddressSpace
+    """The granter's."""
+    frames: bytes
+    """The table's frames in machine memory, 64 bits each."""
+    in_use: dict[int, Any]
+    """Entries that somebody has mapped: not to be looked at."""
+    special: dict[int, Any]
+    """Guest frames that aren't plain memory."""
+    owner: int
+    """To whom the frames must belong."""
+    peer: int
+    """The grantee."""
 
 
 class AddressSpace(Protocol):

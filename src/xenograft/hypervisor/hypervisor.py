@@ -19,6 +19,7 @@ from xenograft.hypervisor.domain import Domain
 from xenograft.hypervisor.door import Door
 from xenograft.hypervisor.events.channels import EventChannels
 from xenograft.hypervisor.events.virq import GlobalVirqHandlers
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.grants.table import GrantTable
 from xenograft.hypervisor.guest_time import update_vcpu_time, update_wallclock
 from xenograft.hypervisor.hvm.platform import HvmPlatform
@@ -87,6 +88,8 @@ class Hypervisor:
         self.meter = Meter(self)
         """What each domain has used."""
         self.instruments = Instruments()
+        self.faults = FaultPoints()
+        """Where tests make things go wrong."""
         self.log = Log(self.clock.now)
         self.log.listeners.append(self._log_line)
         self.door = Door()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine loop: one thread runs all vCPUs in turn, timers, and what the host wants.
+"""The machine loop: runs all vCPUs, timers, and what the host wants.
 
 **Whom and how long.**  `SchedCore` decides for each physical CPU, as in Xen: when a vCPU wakes,
 blocks or yields (PAUSE, SCHEDOP_yield), and when a slice is over.
@@ -13,7 +13,7 @@ furthest behind goes on next, at most `window_ns` ahead of the others; no CPU pa
 timer.  So CPUs run at the same (virtual) time, and what one does to another is seen there within
 a window.  vCPUs of one domain never run at the same time, since the engine's atomic operations
 aren't atomic between its CPUs: one that would waits for the other's window to end.  On the real
-clock CPUs take turns.
+clock several run at once on threads of the host's (`team`), or take turns where they can't.
 
 **Slices are the host's affair.**  `Cpu.run` is given a budget that ends at the next timer, at the
 end of the slice, or where the host wants to look up (`host_slice`), whichever comes first.
@@ -44,9 +44,11 @@ from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_ti
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.rest import Rest
 from xenograft.hypervisor.sched.cpumask import cpus_in, first
+from xenograft.hypervisor.team import Team, host_cpus
 
 if TYPE_CHECKING:
-    from xenograft.engine.protocol import Cpu
+    from xenograft.engine.protocol import Cpu, Exit
+    from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.hypervisor.sched.unit import SchedUnit
     from xenograft.hypervisor.timers import Timer
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
 
 WINDOW_NS = 250_000
 """How far a physical CPU may run ahead of others."""
+
+LONG_NS = 1_000_000
+"""A vCPU that usually runs for so long between exits may run beside others."""
 
 DOMID_IDLE = 0x7FFF
 """The domain of the idle vCPUs (public/xen.h), for the instruments."""
@@ -109,15 +114,27 @@ class Loop:
         self._turn_end = 0
         self._windows: dict[int, Timer] = {}
         self._stop = False
-        self._cpu: Cpu | None = None
+        self._cpus: tuple[Cpu, ...] = ()
+        """The engine CPUs that run at this moment."""
+        self._called = False
+        """Somebody has knocked at the door since the run under way began."""
+        parallel = 1 if hypervisor.clock.virtual else min(cpus, host_cpus())
+        self._team = Team(parallel) if parallel > 1 else None
+        self.rounds = 0
+        """How often several CPUs have run at once."""
         self._rest = Rest(hypervisor.clock.now())
         hypervisor.door.kick = self._kick_cpu
         hypervisor.sched.switched = self._switched
 
     def _kick_cpu(self) -> None:
-        cpu = self._cpu
-        if cpu is not None:
+        self._called = True
+        for cpu in self._cpus:
             cpu.kick()
+
+    def close(self) -> None:
+        """End the threads of the machine's CPUs."""
+        if self._team is not None:
+            self._team.close()
 
     def stop(self) -> None:
         """Make `run` return soon. May be called from any thread and from signal handlers."""
@@ -159,7 +176,11 @@ class Loop:
             elif pcpu >= 0:
                 unit = core.current[pcpu]
                 assert unit is not None
-                self._run(pcpu, unit.owner, deadline)
+                members = [] if self._team is None else self._companions(pcpu, self._team.size)
+                if len(members) > 1:
+                    self._run_together(members, deadline)
+                else:
+                    self._run(pcpu, unit.owner, deadline)
                 hypervisor.door.serve(0.0)
             elif not self._idle(deadline):
                 return Stop.IDLE
@@ -326,8 +347,9 @@ class Loop:
         hypervisor = self.hypervisor
         clock, timers, core = hypervisor.clock, hypervisor.timers, hypervisor.sched
         virtual = clock.virtual
-        cpu = self._cpu = vcpu.cpu
+        cpu = vcpu.cpu
         assert cpu is not None
+        self._cpus = (cpu,)
         unit, scheduler = vcpu.unit, vcpu.domain.sched.scheduler
         hypervisor.running = vcpu
         bound = FOREVER if deadline is None else deadline
@@ -337,13 +359,19 @@ class Loop:
                 cpu.skip(max(clock.now() - cpu.instructions(), 0))
             if self._turn != pcpu:
                 self._turn = pcpu
-                self._turn_end = self._horizon(pcpu) if virtual else clock.now() + self.window_ns
+                if virtual:
+                    self._turn_end = self._horizon(pcpu)
+                elif core.topology.all_cpus & ~core.idle & ~(1 << pcpu):
+                    self._turn_end = clock.now() + self.window_ns
+                else:
+                    self._turn_end = FOREVER
             bound = min(bound, self._turn_end)
         instruments = hypervisor.instruments
         slice_left = self.host_slice
         now = clock.now()
         host_end = now + self.host_slice_ns
         until = host_deadline = -1
+        parallel = self._team is not None
         slice_end = core.slice_end
         spinning_yields = False
         siblings = not self._single and self._sibling_waits(pcpu, vcpu)
@@ -375,8 +403,10 @@ class Loop:
                     until = end
                     host_deadline = clock.host_deadline(end)
                 exit_ = cpu.run(FOREVER, host_deadline)
-                now = clock.now()
+                before, now = now, clock.now()
                 host_over = now >= host_end
+                if parallel:
+                    vcpu.note_run(now - before, exit_[0] not in _HOST)
             if is_pv:
                 hypervisor.frames.settle()
             if vcpu.requested >= 0:
@@ -398,12 +428,102 @@ class Loop:
             if siblings and reason == _PAUSE:
                 self._turn = -1
                 break
-        self._cpu = hypervisor.running = None
+        self._cpus, hypervisor.running = (), None
         if not self._single:
             self._times[pcpu] = now
             vcpu.domain.busy_until = now
             if now >= self._turn_end or timers.due <= now:
                 self._turn = -1
+
+    def _companions(self, pcpu: int, size: int) -> list[int]:
+        """Physical CPUs that can run at the same time as `pcpu`, which is the first of them.
+
+        vCPUs of one domain can't.  Those with an exit every moment don't: each exit stops the
+        others, and turns are cheaper then.  Guests that change what belongs to the whole machine by
+        themselves, without an exit, run alone: PV guests count uses of frames, and guests that
+        share memory with clones take frames for their copies.
+        """
+        core = self.hypervisor.sched
+        members: list[int] = []
+        domains: set[int] = set()
+        busy = cpus_in(core.topology.all_cpus & ~core.idle & ~(1 << pcpu))
+        for one in (pcpu, *sorted(busy, key=lambda other: self._times[other])):
+            unit = core.current[one]
+            if unit is None or len(members) == size:
+                continue
+            vcpu: Vcpu = unit.owner
+            domain: Domain = vcpu.domain
+            alone = domain.kind is GuestKind.PV or domain.pool.shared is not None
+            if alone or vcpu.exit_gap < LONG_NS:
+                if not members:
+                    break
+            elif domain.domid not in domains:
+                members.append(one)
+                domains.add(domain.domid)
+        return members
+
+    def _run_together(self, members: list[int], deadline: int | None) -> None:
+        """Run the vCPUs of several physical CPUs at the same time (on the real clock)."""
+        hypervisor, team = self.hypervisor, self._team
+        assert team is not None
+        clock, timers, core = hypervisor.clock, hypervisor.timers, hypervisor.sched
+        units = [core.current[pcpu] for pcpu in members]
+        vcpus: list[Vcpu] = [unit.owner for unit in units if unit is not None]
+        cpus = tuple(vcpu.cpu for vcpu in vcpus if vcpu.cpu is not None)
+        assert len(cpus) == len(members)
+        now = clock.now()
+        end = now + self.host_slice_ns
+        if deadline is not None:
+            end = min(end, deadline)
+        if (core.topology.all_cpus & ~core.idle).bit_count() > len(members):
+            # Others have their turn soon.
+            end = min(end, now + self.window_ns)
+        for pcpu, vcpu, cpu in zip(members, vcpus, cpus, strict=True):
+            spins = self._sibling_waits(pcpu, vcpu) or vcpu.domain.sched.scheduler.waits(pcpu)
+            cpu.pause_exits(1 if spins else 0)
+        self._called, self._cpus = False, cpus
+        while True:
+            limit = min(end, timers.due, *(core.slice_end[pcpu] for pcpu in members))
+            if now >= limit or self._called:
+                break
+            for vcpu, cpu in zip(vcpus, cpus, strict=True):
+                if vcpu.irq_dirty:
+                    self._request_interrupt(vcpu, cpu)
+            self.rounds += 1
+            exits = team.run(cpus, clock.host_deadline(limit))
+            before, now = now, clock.now()
+            for vcpu, exit_ in zip(vcpus, exits, strict=True):
+                vcpu.note_run(now - before, exit_[0] not in _HOST)
+            self._answer(vcpus, cpus, exits)
+            if core.resched or any(
+                core.current[pcpu] is not unit for pcpu, unit in zip(members, units, strict=True)
+            ):
+                break
+            if hypervisor.attention or any(exit_[0] == _PAUSE for exit_ in exits):
+                break
+        self._cpus = ()
+        for pcpu, vcpu in zip(members, vcpus, strict=True):
+            self._times[pcpu] = vcpu.domain.busy_until = now
+            if core.slice_end[pcpu] <= now:
+                core.tickle(pcpu)
+        self._turn = -1
+
+    def _answer(self, vcpus: list[Vcpu], cpus: tuple[Cpu, ...], exits: list[Exit]) -> None:
+        """Do what the exits of a round ask for, one by one; nobody runs meanwhile."""
+        hypervisor = self.hypervisor
+        for vcpu, cpu, exit_ in zip(vcpus, cpus, exits, strict=True):
+            if vcpu.cpu is not cpu:
+                continue  # what another one has asked for was its end
+            hypervisor.running = vcpu
+            if vcpu.requested >= 0:
+                self._acknowledge(vcpu, cpu)
+            if hypervisor.instruments.injection is not None:
+                self._report_injections(vcpu, cpu)
+            if exit_[0] not in _HOST:
+                handle(hypervisor, vcpu, cpu, exit_)
+            hypervisor.running = None
+            if hypervisor.host_events:
+                hypervisor.run_host_events()
 
     def _request_interrupt(self, vcpu: Vcpu, cpu: Cpu) -> None:
         """Ask the engine for the vector that the local APIC has for it, if any."""

@@ -47,6 +47,7 @@ class Vcpu:
         "cpu",
         "domain",
         "down",
+        "exit_gap",
         "initialised",
         "irq_dirty",
         "lapic",
@@ -55,6 +56,7 @@ class Vcpu:
         "periodic_timer",
         "poll_ports",
         "poll_timer",
+        "ran_ns",
         "requested",
         "runstate",
         "runstate_area",
@@ -83,6 +85,10 @@ class Vcpu:
         """VPF_down: never brought up, or taken down."""
         self.blocked = False
         """VPF_blocked: waits for an event (HLT, SCHEDOP_block, SCHEDOP_poll)."""
+        self.exit_gap = 0
+        """How long it usually runs between two exits, in ns; kept where CPUs can run at once."""
+        self.ran_ns = 0
+        """How long it has run since its last exit, in ns; likewise."""
         self.pause_count = 0
         self.unit = SchedUnit(domain.sched, vcpu_id, self)
         """What the scheduler knows it by."""
@@ -332,6 +338,16 @@ class Vcpu:
             self.domain.arch.vcpu_info_moved(self)
 
     # -- accounting --------------------------------------------------------------------------
+    def note_run(self, length_ns: int, exited: bool) -> None:
+        """It has run for so long, up to an exit of its own or until it was stopped."""
+        ran = self.ran_ns + length_ns
+        if exited:
+            self.exit_gap += (ran - self.exit_gap) >> 3
+            ran = 0
+        elif ran > self.exit_gap:
+            self.exit_gap = ran
+        self.ran_ns = ran
+
     def set_runstate(self, state: int) -> None:
         """Enter a RUNSTATE_* and account the time in the one before."""
         if state == self.runstate:

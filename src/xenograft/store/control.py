@@ -69,7 +69,9 @@ def _quota(store: Xenstore, words: Sequence[str]) -> str:
     match list(words):
         case []:
             values = ((name, getattr(store.quota, field)) for name, field in QUOTA_NAMES.items())
-            return "".join(f"{name:20}: {value:8}\n" for name, value in values)
+            return "Quota settings:\n" + "".join(
+                f"{name:17}: {value:8}\n" for name, value in values
+            )
         case ["set", name, value] if name in QUOTA_NAMES and _is_number(value):
             setattr(store.quota, QUOTA_NAMES[name], int(value))
             return _OK

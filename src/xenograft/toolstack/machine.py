@@ -20,15 +20,12 @@ virtual clock, and goes on unused on the real one.
 from __future__ import annotations
 
 import itertools
-import re
 import uuid as uuids
 from collections.abc import Callable, Iterable
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from xenograft.abi import sched
 from xenograft.abi.hvm import params
 from xenograft.hypervisor.hypervisor import Hypervisor
 from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals_stop
@@ -37,9 +34,9 @@ from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
 from xenograft.toolstack import meter
+from xenograft.toolstack.console import Console, GuestEnded, ShutdownReason, tail
 from xenograft.toolstack.create import (
     apply_limits,
-    attach_console,
     create_control_domain,
     create_pv_domain,
     create_pvh_domain,
@@ -54,7 +51,7 @@ from xenograft.toolstack.services import Services
 from xenograft.toolstack.state.suspend import ANSWER_SECONDS
 
 if TYPE_CHECKING:
-    from xenograft.backends.console.console import ConsoleBackend, ConsoleState
+    from xenograft.backends.console.console import ConsoleBackend
     from xenograft.engine.protocol import Engine
     from xenograft.hypervisor import domain as hypervisor_domain
     from xenograft.hypervisor.instruments import Instruments
@@ -70,136 +67,6 @@ __all__ = ["Console", "Domain", "GuestEnded", "Machine", "ShutdownReason"]
 
 MACHINE_MEMORY_MIB = 16 << 10
 """Memory of a machine unless told: nothing is used before a guest touches it."""
-
-
-class ShutdownReason(IntEnum):
-    """Why a domain has shut down (SHUTDOWN_* of public/sched.h)."""
-
-    poweroff = sched.SHUTDOWN_poweroff
-    reboot = sched.SHUTDOWN_reboot
-    suspend = sched.SHUTDOWN_suspend
-    crash = sched.SHUTDOWN_crash
-    watchdog = sched.SHUTDOWN_watchdog
-    soft_reset = sched.SHUTDOWN_soft_reset
-    unknown = 255
-    """A number that Xen gives no meaning."""
-
-    @classmethod
-    def of(cls, reason: int) -> ShutdownReason:
-        try:
-            return cls(reason)
-        except ValueError:
-            return cls.unknown
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __repr__(self) -> str:
-        return f"ShutdownReason.{self.name}"
-
-
-class GuestEnded(Exception):
-    """The guest has shut down before what was waited for came (`reason`)."""
-
-    def __init__(self, domain: Domain, waited_for: str) -> None:
-        self.reason = domain.shutdown_reason
-        state = "was destroyed" if self.reason is None else f"has shut down ({self.reason})"
-        super().__init__(f"{domain.name} {state} before {waited_for}{_tail(domain.console)}")
-
-
-def _tail(console: Console) -> str:
-    lines = console.output.rstrip().splitlines()[-5:]
-    return "".join(f"\n    | {line}" for line in lines)
-
-
-class Console:
-    """A domain's console, or (with a back end of its own) one of its channels."""
-
-    def __init__(self, domain: Domain, backend: ConsoleBackend | None = None) -> None:
-        self._domain = domain
-        self._backend = backend or attach_console(domain.machine.control, domain.xen)
-        self._seen = 0
-        self._backend.listeners.append(self._look_up)
-
-    def _look_up(self, data: bytes) -> None:
-        """Somebody may watch, or wait for, what was written."""
-        hypervisor = self._domain.machine.hypervisor
-        hypervisor.attention = True
-        if (hook := hypervisor.instruments.console) is not None:
-            hook(hypervisor.clock.now(), self._domain.domid, data)
-
-    @property
-    def output(self) -> str:
-        """The last of what the guest has written (1 MiB at most)."""
-        return self._backend.output.decode("utf-8", "replace")
-
-    @property
-    def raw(self) -> bytes:
-        """The same as bytes."""
-        return self._backend.output
-
-    @property
-    def backend(self) -> ConsoleBackend:
-        """The back end itself, for those who feed it piece by piece."""
-        return self._backend
-
-    def on_output(self, listener: Callable[[bytes], None]) -> None:
-        """Call `listener` with each piece of output as it comes."""
-        self._backend.listeners.append(listener)
-
-    def send(self, text: str | bytes) -> int:
-        """Type at the console; returns how many bytes were taken (all, up to 1 MiB ahead)."""
-        data = text.encode() if isinstance(text, str) else text
-        return self._backend.send(data)
-
-    def expect(self, pattern: str | re.Pattern[str], timeout: float | None = 60.0) -> re.Match[str]:
-        r"""Run the machine until the output matches `pattern`, a regular expression.
-
-        The search begins behind the last match.  `timeout` is in seconds of the machine's
-        time. Raises TimeoutError, or GuestEnded if the guest ends first; both show the last
-        lines of output.
-
-        >>> with Machine(clock="virtual") as machine:
-        ...     guest = machine.create_pvh(kernel="vmlinuz", cmdline="console=hvc0")
-        ...     cpus = guest.console.expect(r"Allowing (\d+) CPUs", timeout=5)
-        >>> cpus.group(1)
-        '1'
-        """
-        compiled = re.compile(pattern) if isinstance(pattern, str) else pattern
-        found: re.Match[str] | None = None
-
-        def done() -> bool:
-            nonlocal found
-            if self._backend.end == searched[0]:
-                return self._domain.ended
-            searched[0] = self._backend.end
-            # latin-1 keeps offsets in text and bytes the same.
-            text = self._backend.since(self._seen).decode("latin-1")
-            found = compiled.search(text)
-            if found is not None:
-                self._seen = max(self._seen, self._backend.dropped) + found.end()
-            return found is not None or self._domain.ended
-
-        searched = [-1]
-        self._domain.machine._wait(done, timeout)
-        if found is None:
-            what = f"its console showed {compiled.pattern!r}"
-            if self._domain.ended:
-                raise GuestEnded(self._domain, what)
-            raise TimeoutError(f"{timeout} s went by before {what}{_tail(self)}")
-        return found
-
-    def _drain(self) -> None:
-        self._backend.drain()
-
-    def _close(self) -> None:
-        self._backend.close()
-
-    def restore(self, state: ConsoleState) -> None:
-        """Go on with what another life's console had said; `expect` looks for what comes now."""
-        self._backend.restore(state)
-        self._seen = self._backend.end
-        self._backend.resume()
 
 
 class Domain:
@@ -314,7 +181,7 @@ class Domain:
             if self._destroyed:
                 raise GuestEnded(self, "it shut down by itself")
             what = "any more" if timeout is None else f"in {timeout} s"
-            raise TimeoutError(f"{self.name} hasn't shut down {what}{_tail(self.console)}")
+            raise TimeoutError(f"{self.name} hasn't shut down {what}{tail(self.console)}")
         return self.shutdown_reason
 
     def pause(self) -> None:
@@ -361,20 +228,18 @@ class Domain:
 
         save_guest(self, Path(path), mode, after)
 
-    def fork(self, count: int | None = None, name: str | None = None) -> list[Domain]:
-        """Clones, which run as soon as the machine does (docs/save-restore.md).
+    def fork(self, name: str | None = None, *, paused: bool = False) -> Domain:
+        """A clone, which runs as soon as the machine does (docs/fork.md).
 
-        They're called NAME-1, NAME-2 …, after the guest or `name`; one alone if `count` isn't
-        given, called `name` if that is.  Raises UserError; the clones that were made stay.
+        It's called `name`, or NAME-1, NAME-2 … after this guest.  Raises UserError.
         """
         from xenograft.toolstack.state.fork import fork
 
-        if count is None and name is not None:
-            return [fork(self, name)]
-        taken = {domain.name for domain in self.machine.domains}
-        names = (f"{name or self.name}-{number}" for number in itertools.count(1))
-        free = (one for one in names if one not in taken)
-        return [fork(self, one) for one in itertools.islice(free, 1 if count is None else count)]
+        if name is None:
+            taken = {domain.name for domain in self.machine.domains}
+            names = (f"{self.name}-{number}" for number in itertools.count(1))
+            name = next(one for one in names if one not in taken)
+        return fork(self, name, paused)
 
     def snapshot(self) -> Moment:
         """This moment, to `rewind` to or to `fork` from later.  Raises UserError."""
@@ -698,6 +563,7 @@ class Machine:
             domain.destroy()
         self.services.close()
         self.hypervisor.close()
+        self.loop.close()
 
 
 _UUIDS = uuids.UUID("8d0a5c4e-6f0b-5d8e-9c53-1c2a7b3f4e60")

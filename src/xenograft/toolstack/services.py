@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.store.connection import Connection
+    from xenograft.toolstack.devices.standin import StandIn
 
 
 def _libslirp() -> Sequence[Path]:
@@ -134,6 +135,8 @@ class Services:
         """Whether a guest is being sent elsewhere: the machine has one log of written pages."""
         self.images: dict[tuple[int, int], Image] = {}
         """Images that were opened for block devices which are about to be made."""
+        self.stand_ins: dict[int, StandIn] = {}
+        """Who answers for driver domains that have died, by their number."""
         self.buses: dict[str, XenbusBackend] = {}
         """The back ends of domain 0, by the kind of their devices."""
         memory = hypervisor.memory.frames << 2

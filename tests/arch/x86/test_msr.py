@@ -78,7 +78,7 @@ def msrs(effects: Effects) -> VcpuMsrs:
         (m.MSR_IA32_FEATURE_CONTROL, 1),
         (m.MSR_INTEL_PLATFORM_INFO, 0),
         (m.MSR_INTEL_MISC_FEATURES_ENABLES, 0),
-        (m.MSR_IA32_MISC_ENABLE, 0x1800),
+        (m.MSR_IA32_MISC_ENABLE, 0x1801),
         (m.MSR_IA32_MCG_CAP, 0x01000C02),
         (m.MSR_IA32_MCG_STATUS, 0),
         (m.MSR_IA32_MC0_CTL, 0xFFFFFFFFFFFFFFFF),
@@ -275,7 +275,7 @@ def test_speculation_controls_appear_with_their_features(effects: Effects) -> No
 
 def test_intel_registers(msrs: VcpuMsrs) -> None:
     assert msrs.write(m.MSR_IA32_MISC_ENABLE, MISC_ENABLE)
-    assert not msrs.write(m.MSR_IA32_MISC_ENABLE, MISC_ENABLE | 1)
+    assert not msrs.write(m.MSR_IA32_MISC_ENABLE, MISC_ENABLE ^ 1)
     assert msrs.write(m.MSR_IA32_UCODE_REV, 0)
     assert not msrs.write(m.MSR_IA32_UCODE_REV, 1)
     assert msrs.write(m.MSR_IA32_DEBUGCTLMSR, 3)

@@ -13,19 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests.backends.scene import Scene as BaseScene
 from xenograft.backends.block.device import BlockDevice
 from xenograft.backends.block.images.image import Buffer, Fill, Image
 from xenograft.backends.xenbus.bus import XenbusBackend
-from xenograft.backends.xenbus.host import BackendHost
-from xenograft.backends.xenbus.work import WorkPool
-from xenograft.engine.fake import FakeEngine
 from xenograft.hypervisor.domain import Domain
-from xenograft.hypervisor.hypervisor import Hypervisor
-from xenograft.hypervisor.kinds import GuestKind
-from xenograft.hypervisor.time import RealClock, VirtualClock
 from xenograft.store.client import StoreClient
-from xenograft.store.service import Xenstore
-from xenograft.toolstack.create import create_control_domain
 
 PAGE = 4096
 SECTOR = 512
@@ -91,58 +84,19 @@ class MemoryImage:
         self.closed = True
 
 
-class Scene:
-    """A machine with the services that block devices need."""
-
-    def __init__(self, *, virtual: bool = True) -> None:
-        clock = VirtualClock() if virtual else RealClock()
-        self.xen = Hypervisor(FakeEngine(), frames=1 << 14, clock=clock)
-        self.control = create_control_domain(self.xen)
-        self.store = Xenstore(now=self.xen.clock.now, timers=self.xen.timers)
-        self.client = StoreClient(self.store)
-        self.work = WorkPool(self.xen)
-        self.host = BackendHost(self.xen, self.control, StoreClient(self.store), self.work)
-        self.client.write("/local/domain/0/backend", "")
-        self.images: dict[int, Image] = {}
-        """What is given to devices that are about to be made, by number."""
-        self.bus = XenbusBackend(self.host, "vbd", self._make)
-
-    def _make(self, host: BackendHost, path: str, domid: int, devid: int) -> BlockDevice:
-        device = BlockDevice(host, path, domid, devid)
-        device.provided = self.images.pop(devid, None)
-        return device
+class Scene(BaseScene):
+    """A machine whose guests have block devices; its clock stands still but in `finish`."""
 
     def close(self) -> None:
-        self.bus.close()
-        self.work.close()
+        super().close()
         assert not self.control.grants.maptrack, "grants are still mapped"
-        self.xen.close()
 
     @property
-    def log(self) -> str:
-        return self.xen.log.text()
+    def bus(self) -> XenbusBackend:
+        return self.services.buses["vbd"]
 
-    def guest(self, pages: int = 1400) -> Domain:
-        domain = self.xen.create_domain(GuestKind.PVH, max_pages=2 * pages)
-        domain.p2m.populate(0, pages)
-        home = f"/local/domain/{domain.domid}"
-        self.client.write(home, "")
-        self.client.set_perms(home, [f"n{domain.domid}"])
-        return domain
-
-    def run(self) -> None:
-        """Let all that is due happen; a virtual clock stands still."""
-        for _ in range(10_000):
-            self.xen.run_host_events()
-            self.xen.door.serve(0.0)
-            for function in list(self.xen.when_idle):
-                function()
-            due = self.xen.timers.next_deadline()
-            if due is not None and due <= self.xen.clock.now():
-                self.xen.timers.run_due(self.xen.clock.now())
-            elif not self.xen.host_events and not self.xen.door._posted:
-                return
-        raise AssertionError("the machine doesn't come to rest")
+    def run(self, ns: int = 0) -> None:
+        self.pass_time(ns) if ns else self.settle()
 
     def finish(self) -> None:
         """Let everything happen that is under way."""
@@ -236,7 +190,7 @@ class FrontEnd:
         **backend: str,
     ) -> None:
         self.scene = scene
-        self.domain = scene.guest() if domain is None else domain
+        self.domain = scene.domain(1400) if domain is None else domain
         self.devid = devid
         self.bits = bits
         self.order = order
@@ -252,7 +206,7 @@ class FrontEnd:
         self._refs = itertools.count(8)
         self._ids = itertools.count(1 << 40)
         if image is not None:
-            scene.images[devid] = image
+            scene.services.images[self.domain.domid, devid] = image
         self._attach({"mode": "w", "device-type": "disk", "online": "1", **backend})
         self.rings = [Ring(self, order) for _ in range(queues)]
         self.pages = [self.page() for _ in range(12)]

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.backends.block.images.nbd_server import NbdServer
-from tests.backends.block.images.support import MIB, pattern
+from tests.backends.block.images.support import MIB, assert_clean, content, pattern
 from tests.backends.block.test_guests import Guest, sha256
 from xenograft import Machine
+from xenograft.backends.block.images.qcow2.create import create_qcow2
+from xenograft.toolstack.config.disk import parse_disk
+from xenograft.toolstack.errors import UserError
 
 Get = Callable[[str], Path]
 
@@ -124,3 +127,23 @@ def test_another_medium_in_a_drive(image: Get, tmp_path: Path) -> None:
         sh("until [ $(cat /sys/block/xvda/size) = 2048 ]; do sleep 0.1; done")
         assert sh("sha256sum < /dev/xvda")[:64] == sha256(one.read_bytes())
         guest.off()
+
+
+def test_a_qcow2_disk_that_grows(image: Get, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    create_qcow2(str(path), 4 * MIB, cluster_bits=9)
+    with Machine() as machine:
+        guest = Guest(machine, image, [f"{path},qcow2,xvda,rw"]).wait_for_shell()
+        sh = guest.sh
+        sh("dd if=/bin/busybox of=/dev/xvda conv=fsync 2> /dev/null")
+        number = parse_disk("/x,raw,xvda").device_number
+        for bad, why in ((MIB, "it can only grow, from 4194304 bytes"), (5 * MIB + 1, "sectors")):
+            with pytest.raises(UserError, match=why):
+                guest.domain.devices.resize_disk(number, bad)
+        guest.domain.devices.resize_disk(number, 64 * MIB)
+        sh(f"until [ $(cat /sys/block/xvda/size) = {64 * 2048} ]; do sleep 0.1; done")
+        sh("dd if=/bin/busybox of=/dev/xvda bs=1M seek=60 conv=fsync 2> /dev/null")
+        guest.off()
+    assert_clean(path)
+    data, busybox = content(path), image("busybox").read_bytes()
+    assert data[: len(busybox)] == data[60 * MIB :][: len(busybox)] == busybox

@@ -25,6 +25,7 @@ from tests.backends.block.frontend import (
     Scene,
 )
 from tests.backends.block.images.support import pattern
+from xenograft.backends.block.images.image import Image
 
 SECRET = b"\xd5" * PAGE
 """What is in pages that weren't granted: it may neither change nor reach the disk."""
@@ -41,10 +42,11 @@ FUZZ = settings(
 class Stage:
     """A guest with granted pages among others, and a neighbour."""
 
-    def __init__(self, scene: Scene, **options: int | bool) -> None:
+    def __init__(self, scene: Scene, image: Image | None = None, **options: int | bool) -> None:
         self.scene = scene
         self.image = MemoryImage(256)
-        self.front = FrontEnd(scene, self.image, **options).connect()  # type: ignore[arg-type]
+        given = image or self.image
+        self.front = FrontEnd(scene, given, **options).connect()  # type: ignore[arg-type]
         front = self.front
         self.readonly = [front.page(GTF_PERMIT | GTF_READONLY) for _ in range(2)]
         for_another = front.page(GTF_PERMIT)
@@ -52,7 +54,7 @@ class Stage:
         self.hole = front.grant(5000)
         self.refs = [ref for _, ref in (*front.pages[:4], *self.readonly, for_another)]
         self.refs += [self.hole, 3, 0, 4000, 1 << 31]
-        self.neighbour = scene.guest(8)
+        self.neighbour = scene.domain(8)
         granted = {gfn for gfn, _ in front.pages}
         self.private = [gfn for gfn in range(600, 620) if gfn not in granted]
         self.private += [for_another[0]]

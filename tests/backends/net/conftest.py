@@ -10,9 +10,10 @@ import pytest
 from tests.backends.net.frontend import Scene
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    scene = Scene()
+@pytest.fixture(params=["fake", "native"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """On the memory of tests, where Python copies packets, and on the native core's own."""
+    scene = Scene(native=request.param == "native")
     yield scene
     scene.close()
     assert scene.networks.switches == {}

@@ -12,19 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from xenograft.backends.net.networks import Networks
+from tests.backends.scene import Scene as BaseScene
 from xenograft.backends.net.vif import VifDevice
 from xenograft.backends.xenbus.bus import XenbusBackend
-from xenograft.backends.xenbus.host import BackendHost
-from xenograft.backends.xenbus.work import WorkPool
-from xenograft.engine.fake import FakeEngine
 from xenograft.hypervisor.domain import Domain
-from xenograft.hypervisor.hypervisor import Hypervisor
-from xenograft.hypervisor.kinds import GuestKind
-from xenograft.hypervisor.time import VirtualClock
 from xenograft.store.client import StoreClient
-from xenograft.store.service import Xenstore
-from xenograft.toolstack.create import create_control_domain
 
 PAGE = 4096
 SLOTS = 256
@@ -45,62 +37,15 @@ def mcast(address: bytes, add: bool = True, more: bool = False) -> bytes:
     return struct.pack("<BB6s", MCAST_ADD if add else MCAST_DEL, int(more), address)
 
 
-class Scene:
-    """A machine on the virtual clock with the services that network devices need."""
+class Scene(BaseScene):
+    """A machine whose guests have network devices; its clock goes on by `pass_time` alone."""
 
-    def __init__(self) -> None:
-        self.xen = Hypervisor(FakeEngine(), frames=1 << 14, clock=VirtualClock())
-        self.control = create_control_domain(self.xen)
-        clock = self.xen.clock
-        self.store = Xenstore(now=clock.now, timers=self.xen.timers)
-        self.client = StoreClient(self.store)
-        self.work = WorkPool(self.xen)
-        self.host = BackendHost(self.xen, self.control, StoreClient(self.store), self.work)
-        self.networks = Networks(clock.now, self._later)
-        self.client.write("/local/domain/0/backend", "")
-        self.bus = XenbusBackend(self.host, "vif", lambda *where: VifDevice(self.networks, *where))
+    @property
+    def bus(self) -> XenbusBackend:
+        return self.services.buses["vif"]
 
-    def _later(self, function: object) -> None:
-        self.xen.timers.add(self.xen.clock.now(), function)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        self.bus.close()
-        self.work.close()
-        self.networks.close()
-        self.xen.close()
-
-    def guest(self, pages: int = 700) -> Domain:
-        domain = self.xen.create_domain(GuestKind.PVH, max_pages=2 * pages)
-        domain.p2m.populate(0, pages)
-        home = f"/local/domain/{domain.domid}"
-        self.client.write(home, "")
-        self.client.set_perms(home, [f"n{domain.domid}"])
-        return domain
-
-    def run(self) -> None:
-        """Let all that is due happen; the clock stands still."""
-        for _ in range(100):
-            self.xen.run_host_events()
-            self.xen.door.serve(0.0)
-            due = self.xen.timers.next_deadline()
-            if due is None or due > self.xen.clock.now():
-                for function in list(self.xen.when_idle):
-                    function()
-                if not self.xen.host_events and not self.xen.when_idle:
-                    return
-                continue
-            self.xen.timers.run_due(self.xen.clock.now())
-        raise AssertionError("the machine doesn't come to rest")
-
-    def pass_time(self, ns: int) -> None:
-        """Let `ns` go by, timer after timer."""
-        clock, end = self.xen.clock, self.xen.clock.now() + ns
-        self.run()
-        while (due := self.xen.timers.next_deadline()) is not None and due <= end:
-            clock.advance_to(due)
-            self.run()
-        clock.advance_to(end)
-        self.run()
+    def run(self, ns: int = 0) -> None:
+        self.pass_time(ns) if ns else self.settle()
 
     def attach(self, domain: Domain, devid: int = 0, **nodes: str) -> None:
         """What the toolstack writes for an interface."""
@@ -212,7 +157,7 @@ class FrontEnd:
         **backend: str,
     ) -> None:
         self.scene = scene
-        self.domain = scene.guest() if domain is None else domain
+        self.domain = scene.domain(700) if domain is None else domain
         self.devid = devid
         self.split = split
         self.store = StoreClient(scene.store, self.domain.domid)

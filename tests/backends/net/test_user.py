@@ -173,7 +173,7 @@ class Net:
     def __init__(self, bridge: Bridge | None = None) -> None:
         self.scene = Scene()
         self.networks = Networks(
-            self.scene.xen.clock.now, self.scene._later, uplinks(self.scene.xen)
+            self.scene.xen.clock.now, self.scene.services._later, uplinks(self.scene.xen)
         )
         try:
             self.switch = self.networks.define(bridge or Bridge("user", uplink="user"))
@@ -434,7 +434,7 @@ def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(LibraryMissing, match="can't load libslirp"):
         libslirp.load(lambda: [bad])
     scene = Scene()
-    networks = Networks(scene.xen.clock.now, scene._later, uplinks(scene.xen))
+    networks = Networks(scene.xen.clock.now, scene.services._later, uplinks(scene.xen))
     with pytest.raises(NetworkError, match="bridge user: user networking needs libslirp"):
         networks.get("user")
     scene.close()

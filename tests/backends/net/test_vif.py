@@ -453,7 +453,7 @@ def test_a_rate_that_makes_no_sense_is_none(scene: Scene, rate: str) -> None:
 
 def test_a_bridge_that_is_not_there(scene: Scene) -> None:
     front = FrontEnd(scene, bridge="nonesuch")
-    assert front.device.error == "-19 there's no bridge 'nonesuch'; there is xenbr0"
+    assert front.device.error == "-19 there's no bridge 'nonesuch'; there is user, xenbr0"
     node = f"/local/domain/0/error/backend/vif/{front.domain.domid}/0/error"
     assert "nonesuch" in scene.client.read(node)
 

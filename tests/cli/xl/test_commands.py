@@ -347,12 +347,38 @@ class TestDevices:
             status, _, errors = xg(*words)
             assert (status, errors.count("\n")) == (1, 1)
 
-    def test_cds_are_for_hvm(self, xg: Xg, cfg: Path) -> None:
-        xg("create", str(cfg))
-        for words in (("cd-eject", "web", "hdc"), ("cd-insert", "web", "hdc", "/x.iso")):
+    def test_cds(self, xg: Xg, cfg: Path, disk: Path, tmp_path: Path) -> None:
+        medium = tmp_path / "a,b.iso"
+        medium.write_bytes(bytes(1 << 15))
+        xg("create", str(cfg), f"disk=['{disk},raw,xvda,rw', ',,xvdb,cdrom']")
+
+        def params() -> str:
+            rows = json.loads(xg("block-list", "--json", "web")[1])
+            return str(rows[1]["nodes"]["params"])
+
+        assert params() == ""
+        assert xg("cd-insert", "web", "xvdb", str(medium)) == (0, "", "")
+        assert params() == str(medium)
+        assert "a,b.iso" in xg("list", "-l", "web")[1]
+        for words, message in (
+            (("cd-insert", "web", "xvdb", "/nosuch.iso"), "/nosuch.iso"),
+            (("cd-insert", "web", "xvda", str(medium)), "xvda is no CD drive"),
+            (("cd-eject", "web", "xvdc"), "Device xvdc not connected."),
+            (("cd-eject", "web", "xvdb,target=/x"), "not connected"),
+        ):
             status, _, errors = xg(*words)
-            assert status == 1
-            assert errors == "Domain 1:cdrom-insert requires an HVM domain\n"
+            assert (status, errors.count("\n")) == (1, 1)
+            assert message in errors
+        assert params() == str(medium)
+        assert xg("cd-eject", "web", "xvdb") == (0, "", "")
+        assert params() == ""
+
+    def test_a_screenshot_needs_a_screen(self, xg: Xg, cfg: Path, tmp_path: Path) -> None:
+        xg("create", str(cfg))
+        status, _, errors = xg("screenshot", "web", str(tmp_path / "shot.png"))
+        assert (status, errors.count("\n")) == (1, 1)
+        assert "web has no vfb=" in errors
+        assert not (tmp_path / "shot.png").exists()
 
 
 class TestMachine:

@@ -25,12 +25,13 @@ Image = Callable[[str], Path]
 
 
 @pytest.fixture
-def cfg(image: Image, tmp_path: Path) -> Path:
+def cfg(image: Image, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    kind = getattr(request, "param", "pvh")
     path, ramdisk = tmp_path / "linux.cfg", tmp_path / "initrd"
     # It is read again at each reboot: the same one, whoever builds images meanwhile.
     shutil.copy(image("demo-initrd"), ramdisk)
     path.write_text(
-        f'name="linux"\ntype="pvh"\nkernel="{image("debian-cloud")}"\n'
+        f'name="linux"\ntype="{kind}"\nkernel="{image("debian-cloud")}"\n'
         f'ramdisk="{ramdisk}"\nextra="console=hvc0 quiet"\n'
         "memory=160\nmaxmem=224\nvcpus=1\nmaxvcpus=2\n"
         "vif=['mac=00:16:3e:00:00:02,bridge=xenbr0']\n"
@@ -60,6 +61,7 @@ def listed(name: str = "linux") -> dict[str, object]:
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.parametrize("cfg", ["pvh", "pv"], indirect=True)
 def test_a_life(paths: ServicePaths, cfg: Path) -> None:
     done = xg("create", str(cfg))
     assert (done.returncode, done.stderr) == (0, f"Parsing config from {cfg}\n")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.xl.conftest import Xg
-from tests.toolstack.service.support import Running
+from tests.toolstack.service.support import Running, read_until
+from xenograft.toolstack.service.messages import AttachConsole
 
 POOL_CFG = 'name="pool-{sched}"\nsched="{sched}"\ncpus=["1"]\n'
 
@@ -205,6 +206,25 @@ class TestRtds:
         )
         assert "VCPU index is out of range" in fails(xg, "sched-rtds", "-d", web, "-v", "9")
 
+    def test_what_runs_is_analyzed(self, xg: Xg, web: str, tmp_path: Path) -> None:
+        """`xg sched analyze` without a file: the service's own pools."""
+        assert xg("sched", "analyze") == (
+            1, "", "there is nothing to analyze: no cpupool has rtds or arinc653\n"
+        )  # fmt: skip
+        path = tmp_path / "p.cfg"
+        path.write_text(POOL_CFG.format(sched="rtds"))
+        xg("cpupool-cpu-remove", "Pool-0", "1")
+        xg("cpupool-create", str(path))
+        xg("cpupool-migrate", web, "pool-rtds")
+        assert out(xg, "sched", "analyze").startswith(
+            "pool pool-rtds (rtds, 1 CPUs): utilization 0.800: schedulable\n"
+        )
+        xg("sched-rtds", "-d", web, "-v", "1", "-p", "10000", "-b", "7000", "-e", "0")
+        status, output, _ = xg("sched", "analyze")
+        assert status == 1
+        assert "utilization 1.100: NOT schedulable" in output
+        assert "CPU 1 is overloaded" in output
+
     @pytest.mark.parametrize(
         ("words", "says"),
         [
@@ -259,6 +279,35 @@ def test_a_configuration_with_pool_and_pins(xg: Xg, cfg: Path, pool: Path) -> No
     assert out_ == (0, "", "")
     assert out(xg, "list", "-c", "web").endswith("     pool-credit\n")
     assert out(xg, "sched-credit", "-d", "web").endswith("1    300    0\n")
+
+
+def test_what_was_changed_outlives_a_reboot(
+    xg: Xg, cfg: Path, tmp_path: Path, service: Running
+) -> None:
+    """As with xl: the pool, the pins and the parameters are part of what's built again."""
+    path = tmp_path / "p.cfg"
+    path.write_text(POOL_CFG.format(sched="rtds").replace('["1"]', '["1", "2"]'))
+    xg("cpupool-cpu-remove", "Pool-0", "1-2")
+    xg("cpupool-create", str(path))
+    assert xg("create", "-q", str(cfg), "cpu_weight=300")[0] == 0
+    out(xg, "cpupool-migrate", "web", "pool-rtds")
+    out(xg, "cpupool-rename", "pool-rtds", "rt")
+    out(xg, "sched-rtds", "-d", "web", "-v", "all", "-p", "20000", "-b", "9000", "-e", "0")
+    out(xg, "vcpu-pin", "web", "0", "2", "1")
+    with service.connect() as client:
+        client.call(AttachConsole("web", follow=True))
+        client.sock.sendall(b"reboot")
+        read_until(client.sock, b"<reboot>\nhello\n")
+    assert out(xg, "domid", "web") == "2\n"
+    config = json.loads(out(xg, "list", "-l", "web"))[0]["config"]
+    assert config["c_info"]["pool_name"] == "rt"
+    params = {"sched": "rtds", "period": 20000, "extratime": False, "budget": 9000}
+    assert config["b_info"]["sched_params"] == params
+    assert out(xg, "list", "-c", "web").endswith("              rt\n")
+    row = out(xg, "sched-rtds", "-d", "web", "-v", "1").splitlines()[1].split()
+    assert row == ["web", "2", "1", "20000", "9000", "no"]
+    text = out(xg, "vcpu-list", "web").splitlines()
+    assert text[1].endswith("2 / 1")
 
 
 def test_overcommitment_is_told(xg: Xg, web: str) -> None:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,10 +18,11 @@ import pytest
 from tests.cli.xl.test_linux import console, listed
 from tests.toolstack.service.conftest import folder
 from tests.toolstack.service.support import until
-from tests.toolstack.service.test_process import paths, xg
+from tests.toolstack.service.test_process import KILLS, XG, kill, paths, xg
 from xenograft.toolstack.service.client import await_end, connect
 from xenograft.toolstack.service.messages import GetService
 from xenograft.toolstack.service.paths import ServicePaths
+from xenograft.toolstack.state.pages import FileGuest
 
 __all__ = ["folder", "paths"]
 Image = Callable[[str], Path]
@@ -27,12 +31,13 @@ COUNTER = "(n=0; while :; do n=$((n+1)); echo $n > /tmp/n; usleep 20000; done) &
 
 
 @pytest.fixture
-def cfg(image: Image, tmp_path: Path) -> Path:
+def cfg(image: Image, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    kind = getattr(request, "param", "pvh")
     path, disk = tmp_path / "linux.cfg", tmp_path / "disk.img"
     with disk.open("wb") as file:
         file.truncate(8 << 20)
     path.write_text(
-        f'name="linux"\ntype="pvh"\nkernel="{image("debian-cloud")}"\n'
+        f'name="linux"\ntype="{kind}"\nkernel="{image("debian-cloud")}"\n'
         f'ramdisk="{image("driver-initrd")}"\nextra="console=hvc0 quiet xg.net=dhcp"\n'
         f"memory=160\ndisk=['{disk},raw,xvda,rw']\nvif=['bridge=user']\n"
     )
@@ -181,3 +186,32 @@ def test_what_cannot_be_done(counting: ServicePaths, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
     goes_on(paths, 0)
     assert not file.exists()
+
+
+@pytest.mark.timeout(280)
+def test_killed_while_it_saves_and_restores(counting: ServicePaths, tmp_path: Path) -> None:
+    paths, base, file = counting, tmp_path / "base.save", tmp_path / "linux.save"
+    ok("save", "-c", "linux", str(base))
+    chance = random.Random(7)
+    for round_ in range(KILLS):
+        if xg("domid", "linux").returncode:
+            ok("restore", str(base))
+        words = ["save", "-c", "linux", str(file)] if round_ % 2 else ["restore", str(base)]
+        if not round_ % 2:
+            ok("destroy", "linux")
+        command = subprocess.Popen([*XG, *words], stderr=subprocess.PIPE, text=True)
+        time.sleep(chance.uniform(0.1, 0.8))
+        kill(paths)
+        errors = command.communicate(timeout=60)[1]
+        assert "Traceback" not in errors, errors
+        # It's whole, or it isn't there.
+        if file.exists():
+            with FileGuest(file) as saved:
+                assert saved.body
+        assert {one.name for one in tmp_path.iterdir()} <= {
+            *("base.save", "linux.save", "linux.cfg", "disk.img")
+        }
+    if xg("domid", "linux").returncode:
+        ok("restore", str(base))
+    goes_on(paths, 0)
+    works(paths)

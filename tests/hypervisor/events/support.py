@@ -8,6 +8,7 @@ from xenograft.abi.xen import shared_info, vcpu_info
 from xenograft.engine.fake import FakeMemory, FakeSpace
 from xenograft.hypervisor.events.channels import EventChannels
 from xenograft.hypervisor.events.pirq import Pirqs
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.instruments import Instruments
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.frames import FrameTable
@@ -25,6 +26,7 @@ class Machine:
         self.frames = FrameTable(self.memory)
         self.clock = VirtualClock()
         self.instruments = Instruments()
+        self.faults = FaultPoints()
         self.domains: dict[int, Domain] = {}
 
     def domain(self, domid: int, **options: object) -> Domain:

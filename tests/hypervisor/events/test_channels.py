@@ -485,3 +485,20 @@ def test_events_pass_the_instruments(guest: Domain, other: Domain) -> None:
         guest.events.raise_virq(guest.vcpus[0], VIRQ_TIMER)
     guest.events.send(port)
     assert seen == [(1, port, 2, remote), (1, ipi, 1, ipi), (0x7FF2, 0, 1, timer)]
+
+
+def test_an_event_that_a_fault_takes_is_lost(guest: Domain, other: Domain) -> None:
+    port, remote = connect(guest, other)
+    asked: list[tuple[int, ...]] = []
+
+    def lose(*what: int) -> bool:
+        asked.append(what)
+        return len(asked) == 1
+
+    guest.hypervisor.faults.add_event(lose)
+    other.events.send(remote)
+    assert not guest.events.is_pending(port)
+    other.events.send(remote)
+    assert guest.events.is_pending(port)
+    guest.events.send(port)
+    assert asked == [(2, remote, 1, port), (2, remote, 1, port), (1, port, 2, remote)]

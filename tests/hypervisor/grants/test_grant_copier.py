@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,3 +134,14 @@ def test_no_such_domain() -> None:
     _, front, host = scene()
     copier = GrantCopier(host.grants, 9)
     assert isinstance(Outcome(front, lambda: copier.copy_from(REF, 0, 1)).result, int)
+
+
+def test_a_copy_that_a_fault_strikes() -> None:
+    """The short way asks as well."""
+    world, front, host = scene()
+    grant(front, REF, 0, PAGE)
+    world.faults.add_grant_copy(lambda _caller, _granter, ref: -9 if ref == REF else 0)
+    with pytest.raises(GrantError) as error:
+        GrantCopier(host.grants, 1).copy_from(REF, 0, 10)
+    assert error.value.status == -9
+    assert_unused(world, front, REF, PAGE)

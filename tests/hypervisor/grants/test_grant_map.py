@@ -568,3 +568,18 @@ def test_instruments_hear_of_grants(world: World, front: Dom, back: Caller) -> N
         (2, "unmap_grant_ref", 1, REF, GNTST_okay),
         (2, "map_grant_ref", -1, -1, GNTST_general_error),
     ]
+
+
+def test_a_map_that_a_fault_strikes(world: World, front: Dom, back: Caller) -> None:
+    """It fails with nothing held, and the next one works."""
+    asked: list[tuple[int, ...]] = []
+
+    def first(*what: int) -> int:
+        asked.append(what)
+        return GNTST_bad_page if len(asked) == 1 else 0
+
+    world.faults.add_grant_map(first)
+    assert map_ref(back, front, REF, 60).status == GNTST_bad_page
+    assert_unused(world, front, REF, PAGE)
+    assert map_ref(back, front, REF, 60).status == GNTST_okay
+    assert asked == [(2, 1, REF), (2, 1, REF)]

@@ -11,6 +11,7 @@ from xenograft.abi.xen import DOMID_SELF
 from xenograft.engine.fake import FakeEngine
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.call import Call, Continuation, HostAccess
+from xenograft.hypervisor.faults import FaultPoints
 from xenograft.hypervisor.grants.ops import grant_table_op
 from xenograft.hypervisor.grants.table import GrantTable
 from xenograft.hypervisor.instruments import Instruments
@@ -70,6 +71,7 @@ class World:
         self.frames = FrameTable(self.memory)
         self.running = None
         self.instruments = Instruments()
+        self.faults = FaultPoints()
         self.clock = VirtualClock()
         self.log = Log(self.clock.now)
         self.domains: dict[int, Dom] = {}

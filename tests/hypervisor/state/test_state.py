@@ -288,6 +288,8 @@ class TestRefused:
         [
             {"kind": "pv"},
             {"bits": 16},
+            {"system_time": -1},
+            {"system_time": 1 << 63},
             {"vcpus": ()},
             {"shared_info": b"short"},
         ],

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from tests.toolstack.build.support import LINUX_NOTES, elf, note
 from xenograft.abi import xen as abi
@@ -114,6 +117,31 @@ def test_a_list_and_a_ramdisk_outside_of_the_mapping() -> None:
     assert frames[mfns[info.mod_start]][:4] == b"iiii"
     # What the initial mapping shows beyond the boot stack is free.
     assert info.mod_start == plan.mappings[0].pages
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_kernels_own_symbols(bits: int, asked: bool) -> None:
+    """They lie behind it, as an ELF file that other tools can read."""
+    names = [("start", 0x100000, 16), ("a_function", 0x100010, 48)]
+    notes = [note(6, "linux"), note(5, "xen-3.0"), note(9, "yes"), note(3, 0)]
+    notes += [note(11, "yes")] if asked else []
+    image = elf([(0x100000, b"\xf4" * 64, 101)], notes, bits=bits, symbols=names)
+    plan = build_pv(image, memory=8 << 20)
+    behind = [(at, data) for at, data in plan.loads if at > 0x100000]
+    if not asked:
+        assert not behind
+        return
+    ((at, data),) = behind
+    assert at == 0x100068
+    assert int.from_bytes(data[:4], "little") == len(data)
+    file = ELFFile(io.BytesIO(bytes(data[4:])))
+    assert file.num_sections() == 3
+    symbols = file.get_section(1)
+    assert isinstance(symbols, SymbolTableSection)
+    found = [(s.name, s["st_value"], s["st_size"]) for s in symbols.iter_symbols()]
+    assert [one for one in found if one[0]] == names
+    assert plan.start_info << 12 >= at + len(data)
 
 
 def test_the_hypercall_page() -> None:

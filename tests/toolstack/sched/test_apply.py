@@ -14,7 +14,7 @@ from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.xlcfg import parse_config
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.sched.apply import apply_scheduling
+from xenograft.toolstack.sched.apply import apply_scheduling, scheduling_of
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +92,39 @@ def test_the_keys_of_a_file() -> None:
 def test_values_out_of_range(line: str) -> None:
     with pytest.raises(UserError, match="out of range"):
         parse_config(f'name="x"\ntype="pvh"\nkernel="k"\n{line}\n')
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"cpu_weight": 512, "cap": 150},
+        {"cpus": "0-1", "cpus_soft": "1"},
+        {"cpus": ("1", "2"), "cpu_weight": 256, "cap": 0},
+        {"pool": "rt", "period": 20_000, "slice": 5_000, "extratime": False},
+    ],
+)
+def test_what_a_domain_has_is_what_its_configuration_says(keys: dict[str, Any]) -> None:
+    machine = applied(**keys)
+    config = DomainConfig(vcpus=2, **keys)
+    found = scheduling_of(machine.control, 1, DomainConfig(vcpus=2, pool=keys.get("pool")))
+    for key in ("pool", "cpus", "period", "slice", "extratime"):
+        assert getattr(found, key) == getattr(config, key)
+    if "cpu_weight" in keys:
+        assert (found.cpu_weight, found.cap) == (config.cpu_weight, config.cap)
+    if "cpus_soft" in keys:
+        assert found.cpus_soft == config.cpus_soft
+
+
+def test_another_pool_takes_other_parameters() -> None:
+    """What the new scheduler doesn't know isn't kept: the domain could not be built again."""
+    machine = applied(cpu_weight=512, cpus="0-1")
+    config = DomainConfig(vcpus=2, cpu_weight=512, cpus="0-1")
+    machine.control.move_domain(1, "rt")
+    found = scheduling_of(machine.control, 1, config)
+    assert (found.pool, found.cpu_weight, found.cpus, found.cpus_soft) == ("rt", None, None, None)
+    assert (found.period, found.slice, found.extratime) == (10_000, 4_000, True)
+    machine.control.move_domain(1, "Pool-0")
+    assert scheduling_of(machine.control, 1, found).pool == "Pool-0"
 
 
 class TestPlacement:

@@ -68,6 +68,8 @@ class TestBadSystems:
             ('[[pool]]\nname="a"\nsched="credt"', "did you mean credit"),
             ('[machine]\ncpus=0', "at least 1"),
             ('[machine]\ncpus=5000', "at most 1024"),
+            ('[[domain]]\nname="a\\u001b[2J"', "printable"),
+            ('[[pool]]\nname=""', "1 to 128 printable"),
             ('[machine]\nduration="0s"', "longer than 0"),
             ('[machine]\nduration="soon"', "isn't a time"),
             ('[[domain]]\nname="d"\npool="x"', "no pool is called 'x'"),
@@ -171,3 +173,22 @@ def test_durations(text: str, ns: int) -> None:
 def test_bad_durations(text: str) -> None:
     with pytest.raises(UserError, match="x: "):
         parse_ns(text, "x")
+
+
+def test_1024_cpus_and_10000_vcpus() -> None:
+    text = (
+        '[machine]\nnodes=8\nsockets=2\ncores=32\nthreads=2\nduration="5ms"\n'
+        '[[pool]]\nname="Pool-0"\ncpus="0-511"\n[[pool]]\nname="rt"\nsched="rtds"\n'
+    )
+    text += "".join(f'[[domain]]\nname="d{i}"\nvcpu=[{{cpus="0-511"}}]\n' for i in range(5000))
+    text += "".join(
+        f'[[domain]]\nname="r{i}"\npool="rt"\nvcpu=[{{period="10ms",budget="900us",'
+        'load={kind="periodic",period="10ms",compute="800us"}}]\n'
+        for i in range(5000)
+    )
+    outcome = simulate(description.load(text, "big.toml"))
+    assert len(outcome.idle) == 1024
+    assert len(outcome.vcpus) == 10_000
+    assert sum(one.cpu_time for one in outcome.vcpus) + sum(outcome.idle) == 1024 * outcome.duration
+    assert sum(one.missed for one in outcome.vcpus) == 0
+    assert sum(one.jobs for one in outcome.vcpus) >= 2500

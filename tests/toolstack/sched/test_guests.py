@@ -13,6 +13,9 @@ from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import Domain
+from xenograft.toolstack.sched.arinc653 import Partition, resolve
+from xenograft.toolstack.sched.arinc653 import load as load_table
+from xenograft.toolstack.sched.arinc653 import spans as windows_of
 from xenograft.toolstack.sched.history import History
 
 Image = Callable[[str], Path]
@@ -157,3 +160,41 @@ def test_cpus_leave_and_join_pools_while_guests_run(image: Image) -> None:
         with pytest.raises(UserError, match="the pool's last CPU, and the pool has domains"):
             control.remove_cpu("other", 2)
         assert machine.hypervisor.meter.read().unaccounted_ns == 0
+
+
+def test_linux_partitions_run_in_their_windows_alone(image: Image) -> None:
+    """Three kernels boot on one CPU after an ARINC 653 table, and none is a microsecond late."""
+    table = load_table(
+        'major_frame = "50ms"\n'
+        '[[window]]\ndomain = "p0"\nruntime = "20ms"\n[[window]]\ndomain = "p1"\nruntime = "10ms"\n'
+        '[[window]]\ndomain = "p2"\nruntime = "5ms"\n[[window]]\nidle = true\nruntime = "5ms"\n'
+        '[[window]]\ndomain = "p1"\nruntime = "5ms"\n',
+        "table",
+    )
+    with Machine(clock="virtual", cpus=2) as machine:
+        machine.scheduling.remove_cpu("Pool-0", 1)
+        pool = machine.scheduling.create_pool("flight", "arinc653", [1])
+        guests = [machine.create(configuration(image, f"p{i}", pool="flight")) for i in range(3)]
+        machine.run(timeout=0.1, until=lambda: False)
+        # Without a table nobody runs.
+        assert [guest.cpu_time_ns for guest in guests] == [0, 0, 0]
+        history = History()
+        machine.instruments.add(history)
+        partitions = [Partition(guest.xen.name, guest.xen.uuid, 1) for guest in guests]
+        start = machine.hypervisor.clock.now()
+        machine.scheduling.set_arinc653(pool, resolve(table, partitions))
+        machine.run(timeout=4, until=lambda: False)
+        major, spans = windows_of(table)
+        domids = {guest.xen.name: guest.domid for guest in guests}
+        late = 1_000
+        for one in history.close(machine.hypervisor.clock.now()):
+            begin = (one.start - start) % major
+            end = begin + one.end - one.start
+            assert any(
+                span.start - late <= begin and end <= span.start + span.length + late
+                for span in spans
+                if span.domain is not None and domids[span.domain] == one.domid
+            ), one
+        # They boot: who has the least time uses all of it, and who has the most is at its shell.
+        assert guests[2].cpu_time_ns == pytest.approx(0.4e9, rel=0.001)
+        assert "guest:~#" in guests[0].console.output

@@ -34,6 +34,7 @@ from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.services import ServicesState, check_services
 
 CONNECTED = XenbusState.Connected
+WRLCK, UNLCK = 1, 2
 SET_ALGORITHM = netif.XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM
 
 
@@ -305,11 +306,19 @@ def test_a_shared_folder_goes_on(guest: Guest, there: Scene, tmp_path: Path) -> 
     fid = client.walk(client.start())
     client.create(fid, "f")
     client.write(fid, b"kept")
+    assert client.lock(fid, WRLCK, 0, 0) == client.lock(fid, UNLCK, 4, 2) == 0
     for other in (None, there):
         moved(guest.scene, guest, other=other)
         found = device(guest, "9pfs")
         assert isinstance(found, P9Device)
         assert client.read(fid) == b"kept"
+        # Another guest finds the file locked, but for two bytes of it.
+        rival = Client(P9Front(guest.scene.guest(), tmp_path).ask)
+        its = rival.walk(rival.start(), "f")
+        rival.open(its, 2)
+        assert rival.lock(its, WRLCK, 0, 1) == rival.lock(its, WRLCK, 6, 0) == 1
+        assert rival.lock(its, WRLCK, 4, 2) == 0
+        assert rival.lock(its, UNLCK, 0, 0) == 0
     client.write(fid, b"more", 4)
     assert (tmp_path / "f").read_bytes() == b"keptmore"
 

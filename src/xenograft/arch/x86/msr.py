@@ -6,9 +6,8 @@ are answered here, as Xen 4.17 does with Viridian off and the vPMU off: guest_rd
 guest_wrmsr() in xen/arch/x86/msr.c, hvm_msr_read_intercept() and its kin in hvm/hvm.c,
 vmx/vmx.c and svm/svm.c.  An MSR that isn't named here raises #GP.
 
-A read gives an int, or None for #GP(0); a write gives True, or False for #GP(0).  Deviations
-from Xen: CPUID faulting isn't offered (MSR_INTEL_PLATFORM_INFO reads 0), and the "fast
-strings" bit of MISC_ENABLE is clear, since the engine's REP instructions take a step each.
+A read gives an int, or None for #GP(0); a write gives True, or False for #GP(0).  Deviation
+from Xen: CPUID faulting isn't offered (MSR_INTEL_PLATFORM_INFO reads 0).
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ SPEC_CTRL_SSBD: Final = 1 << 2
 SPEC_CTRL_PSFD: Final = 1 << 7
 PRED_CMD_IBPB: Final = 1 << 0
 FLUSH_CMD_L1D: Final = 1 << 0
-MISC_ENABLE: Final = 1 << 11 | 1 << 12
-"""BTS and PEBS are unavailable; fast strings (bit 0) are off."""
+MISC_ENABLE: Final = 1 << 0 | 1 << 11 | 1 << 12
+"""BTS and PEBS are unavailable; fast strings (bit 0) are on: Linux copies pages by REP MOVS."""
 FEATURE_CONTROL_LOCK: Final = 1 << 0
 DE_CFG_LFENCE_SERIALISE: Final = 1 << 1
 UCODE_REVISION: Final = 1 << 32

@@ -40,7 +40,9 @@ class Insn(NamedTuple):
     """A decoded instruction.
 
     `size`: bytes of a port access. `port`: of IN and OUT, or -1 for DX. `number`: of the
-    control or debug register. `gpr`: number of the general register that goes with it.
+    control or debug register. `gpr`: number of the general register that goes with it.  Of
+    string instructions `segment` is the prefix that names one (or 0), and `address_bits` the
+    width of addresses where a prefix has changed it (or 0).
     """
 
     op: Op
@@ -50,9 +52,12 @@ class Insn(NamedTuple):
     number: int = 0
     gpr: int = 0
     rep: bool = False
+    segment: int = 0
+    address_bits: int = 0
 
 
 _PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_SEGMENTS = frozenset(b"\x26\x2e\x36\x3e\x64\x65")
 _PLAIN = {0xFA: Op.CLI, 0xFB: Op.STI}
 _TWO_BYTE = {
     0x06: Op.CLTS,
@@ -69,8 +74,9 @@ _GROUP_7 = {0xD1: Op.XSETBV, 0xF9: Op.RDTSCP}
 def decode(code: bytes, bits: int) -> Insn | None:
     """The instruction at the start of `code` (`bits` wide code), or None for any other.
 
-    >>> decode(b"\\x0f\\x22\\xd8", 64)
-    Insn(op=<Op.WRITE_CR: 10>, length=3, size=0, port=-1, number=3, gpr=0, rep=False)
+    >>> insn = decode(b"\\x0f\\x22\\xd8", 64)
+    >>> insn.op.name, insn.length, insn.number
+    ('WRITE_CR', 3, 3)
     """
     try:
         return _decode(code[:MAX_LENGTH], bits)
@@ -81,7 +87,12 @@ def decode(code: bytes, bits: int) -> Insn | None:
 def _decode(code: bytes, bits: int) -> Insn | None:
     at, rex = 0, 0
     narrow = rep = lock = False
+    segment = address_bits = 0
     while code[at] in _PREFIXES:
+        if code[at] in _SEGMENTS:
+            segment = code[at]
+        elif code[at] == 0x67:
+            address_bits = bits // 2
         narrow |= code[at] == 0x66
         rep |= code[at] in (0xF2, 0xF3)
         lock |= code[at] == 0xF0
@@ -96,7 +107,8 @@ def _decode(code: bytes, bits: int) -> Insn | None:
         return Insn(_PLAIN[byte], at)
     if byte & 0xFC == 0x6C:
         size = wide if byte & 1 else 1
-        return Insn(Op.OUTS if byte & 2 else Op.INS, at, size, rep=rep)
+        op = Op.OUTS if byte & 2 else Op.INS
+        return Insn(op, at, size, rep=rep, segment=segment, address_bits=address_bits)
     if byte & 0xF4 == 0xE4:
         immediate = not byte & 8
         port = code[at] if immediate else -1

@@ -23,6 +23,7 @@ from xenograft.abi.io.blkif import (
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.block.images.image import Image, ImageError
 from xenograft.backends.block.images.open import open_image, remote_parts
+from xenograft.backends.block.images.qcow2.image import Qcow2Image
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.metrics import BlockMetrics
 from xenograft.backends.block.persist import BlockState, QueueState
@@ -38,8 +39,9 @@ from xenograft.backends.xenbus.device import DeviceError, XenbusDevice
 
 if TYPE_CHECKING:
     from xenograft.backends.block.images.nbd import NbdImage
-    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.backends.xenbus.work import Outcome, WorkPool
+    from xenograft.engine.protocol import MachineMemory
 
 T = TypeVar("T")
 
@@ -53,6 +55,12 @@ MAX_REQUESTS_UNDER_WAY = 1024
 
 IMMEDIATE_BYTES = 4 << 20
 """Bytes that a device reads at once before it leaves the rest to the host's threads."""
+
+PATIENCE_NS = 2_000_000
+"""How long a write into the host's memory may take on the machine's thread."""
+
+DISTRUST_NS = 1_000_000_000
+"""How long writes go to the host's threads after one that took longer."""
 
 REMOTE_THREADS = 4
 """Threads of a device whose image isn't on this host."""
@@ -78,6 +86,13 @@ def parse_params(params: str) -> tuple[str, str]:
     if colon and (prefix in _FORMATS or prefix in _UNKNOWN_FORMATS):
         return path, _FORMATS.get(prefix, prefix)
     return params, "raw"
+
+
+def _native(memory: MachineMemory) -> Callable[..., tuple[int, int, int, int, bool]] | None:
+    """What does a batch of requests in the native core's memory; None for another memory."""
+    from xenograft.engine import _core
+
+    return partial(_core.blkif_batch, memory) if isinstance(memory, _core.Memory) else None
 
 
 class BlockDevice(XenbusDevice):
@@ -114,6 +129,10 @@ class BlockDevice(XenbusDevice):
         self._barrier = False
         self._starting = False
         self._look_again = 0
+        self.batch = _native(host.memory)
+        """`blkif_batch`, with what it needs of the machine."""
+        self._distrust = 0
+        """Until when writes are none of the machine's thread."""
 
     # -- states ----------------------------------------------------------------------------------
     def offer(self) -> None:
@@ -169,7 +188,7 @@ class BlockDevice(XenbusDevice):
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/protocol is unknown")
         queues = self.frontend_number("multi-queue-num-queues", 1, MAX_QUEUES + 1)
         order = self.frontend_number("ring-page-order", 0, MAX_RING_PAGE_ORDER + 1)
-        persistent = self.frontend_number("feature-persistent", 0) != 0
+        persistent = self._offers_persistent and self.frontend_number("feature-persistent", 0) != 0
         if not queues:
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/multi-queue-num-queues is 0")
         for index in range(queues):
@@ -184,6 +203,15 @@ class BlockDevice(XenbusDevice):
             self.queues.append(queue)
         self.publish(self._properties())
 
+    @property
+    def _offers_persistent(self) -> bool:
+        """Whether front ends are to use the same pages again and again, and copy to and from them.
+
+        Where a grant is looked up natively, that is quicker than the guest's copying.
+        """
+        domain = self.host.hypervisor.domains.get(self.domid)
+        return self.batch is None or domain is None or not domain.p2m.translated
+
     def _ring_refs(self, base: str, order: int) -> list[int]:
         first = self.read_frontend(f"{base}ring-ref0")
         if order == 0 and first is None:
@@ -194,7 +222,7 @@ class BlockDevice(XenbusDevice):
         nodes: dict[str, str | int] = {
             "feature-flush-cache": 1,
             "feature-barrier": 1,
-            "feature-persistent": 1,
+            "feature-persistent": int(self._offers_persistent),
             "sectors": self.sectors,
             "info": self._info(),
             "sector-size": SECTOR_SIZE,
@@ -296,6 +324,16 @@ class BlockDevice(XenbusDevice):
             self._look_again = now + LOOK_AT_SIZE_NS
             self.resize()
 
+    def grow(self, size: int) -> None:
+        """Make the image longer, and tell the front end.  Raises OSError."""
+        image = self.image
+        if image is None or self.readonly or not isinstance(image, RawImage | Qcow2Image):
+            raise OSError(Errno.EOPNOTSUPP, "its size can't be changed from here")
+        if size < image.size or size % SECTOR_SIZE:
+            raise OSError(Errno.EINVAL, f"it can only grow, from {image.size} bytes, by sectors")
+        image.resize(size)
+        self.resize()
+
     def resize(self) -> None:
         """The image may have another size by now: tell the front end."""
         if self.image is not None:
@@ -308,6 +346,9 @@ class BlockDevice(XenbusDevice):
         """Write the size, and the state again, which makes the front end look."""
         if self.state is XenbusState.Connected:
             self.publish({"sectors": self.sectors, "state": int(self.state)})
+
+    def channels(self) -> list[EventChannel]:
+        return [queue.channel for queue in self.queues]
 
     # -- requests --------------------------------------------------------------------------------
     @property
@@ -361,6 +402,43 @@ class BlockDevice(XenbusDevice):
             memory.scatter(located.pieces, data)
         self._immediate += size
         return True
+
+    @property
+    def may_batch(self) -> bool:
+        """Whether the native core may do requests: nobody watches, and none has to wait."""
+        hypervisor = self.host.hypervisor
+        instruments = hypervisor.instruments
+        return (
+            self.batch is not None
+            and not (hypervisor.clock.virtual or self._barrier or self._deferred)
+            and not self.delay_ns
+            and instruments.ring is None
+            and instruments.grant_op is None
+            and self._immediate < IMMEDIATE_BYTES
+        )
+
+    @property
+    def allowance(self) -> int:
+        """Bytes that may still be moved at once in this turn."""
+        return IMMEDIATE_BYTES - self._immediate
+
+    @property
+    def patience(self) -> int:
+        """How long a write may take at once, in ns; negative: there may be none."""
+        return -1 if self.readonly or self.host.now() < self._distrust else PATIENCE_NS
+
+    def batched(self, reads: int, read: int, writes: int, written: int, slow: bool) -> None:
+        """The native core has done so many requests, of so many bytes."""
+        metrics = self.metrics
+        metrics.rd_req += reads
+        metrics.rd_sect += read >> SECTOR_SHIFT
+        metrics.wr_req += writes
+        metrics.wr_sect += written >> SECTOR_SHIFT
+        metrics.immediate += reads + writes
+        self._immediate += read + written
+        if slow:
+            # The host is busy writing to its disk, and makes those wait who give it more.
+            self._distrust = self.host.now() + DISTRUST_NS
 
     def new_turn(self) -> None:
         """The guest has run since: it may have something read at once again."""
@@ -445,7 +523,7 @@ class BlockDevice(XenbusDevice):
 
         Raises ValueError if something is.
         """
-        if self._requests or self._deferred:
+        if self._requests or self._deferred or any(queue.delayed for queue in self.queues):
             raise ValueError(f"{self.path}: requests are under way")
         return BlockState(
             self.path,

@@ -96,9 +96,12 @@ class Layout:
         self._response = struct.Struct(f"<QBxh{response_size - 12}x")
 
     def identify(self, data: bytes) -> tuple[int, int]:
-        """(id, operation) of a request, however wrong it is otherwise."""
-        fields = self._header.unpack_from(data)
-        return fields[3], fields[0]
+        """(id, operation) of a request, however wrong it is otherwise.
+
+        Of an indirect one it's what is done: Linux disables a disk whose answers say INDIRECT.
+        """
+        operation, indirect, _, ident, _ = self._header.unpack_from(data)
+        return ident, indirect if operation == BLKIF_OP_INDIRECT else operation
 
     def parse(self, data: bytes) -> Request:
         """A request from its slot. Raises BadRequest."""

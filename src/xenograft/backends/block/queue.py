@@ -20,20 +20,24 @@ from xenograft.abi.io.blkif import (
 )
 from xenograft.backends.block.grants import GrantPages
 from xenograft.backends.block.images.image import ZeroImage
+from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.protocol import (
     SECTOR_SHIFT,
+    SECTORS_PER_PAGE,
     SEGMENT_SIZE,
     SEGMENTS_PER_PAGE,
     BadRequest,
     Layout,
     Request,
     check_range,
+    pack_segments,
     parse_segments,
     transfer_size,
 )
 from xenograft.backends.block.show import request_shower, response_shower
 from xenograft.backends.ring import BackRing, RingError
 from xenograft.backends.tap import RingTap
+from xenograft.hypervisor.grants.host import GrantCopier
 from xenograft.hypervisor.grants.status import GrantError
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from xenograft.backends.block.images.image import Image
     from xenograft.backends.xenbus.host import MappedPages
     from xenograft.backends.xenbus.work import Outcome
+    from xenograft.engine.protocol import Granted
 
 GATHER_NS = 200_000
 """How long requests, and answers, may gather in the ring while their guest is busy."""
@@ -61,12 +66,14 @@ NO_MEDIUM = ZeroImage(0)
 class Located(NamedTuple):
     """The memory of a transfer: pieces as `MachineMemory.locate` gives them, and their size.
 
-    `pages` are those to be released; None: the transfer uses pages that stay anyway.
+    `pages` are those to be released; None: the transfer uses pages that stay anyway, or, if
+    there are `packed` segments, pages that are what they are until the guest runs again.
     """
 
     pieces: bytes
     size: int
     pages: list[Page] | None
+    packed: bytes | None = None
 
 
 def _try_write(image: Image, request: Request, data: bytes) -> OSError | None:
@@ -101,9 +108,13 @@ class BlockQueue:
         self.ring.tap = RingTap(device, name, request_shower(layout), response_shower(layout))
         self.grants = GrantPages(device.host, device.domid, persistent)
         self.persistent = persistent
+        self.copier = GrantCopier(device.host.domain.grants, device.domid)
+        self._maddrs = pages.packed
         self.closed = False
         self.halted = False
         """The front end has broken the ring: it isn't looked at any more."""
+        self.delayed = 0
+        """Answers that wait, since a test wants them late."""
         self._writes: list[tuple[Request, bytes]] = []
         """Writes that came together, and go to the image as one job."""
         self._writes_bytes = 0
@@ -157,6 +168,8 @@ class BlockQueue:
                     device.metrics.oo_req += 1
                     device.stalled[self] = None
                     break
+                if device.may_batch:
+                    self._batch()
                 taken = ring.take(TAKE_AT_ONCE, self.layout.request_size)
                 for data in taken:
                     self._begin(data)
@@ -169,6 +182,33 @@ class BlockQueue:
             self._processing = False
         self._submit_writes()
         self.push()
+
+    def _batch(self) -> None:
+        """Have the native core do the next requests, as far as they're plain and need no waiting.
+
+        What it does is what `take`, `start` and `respond` would, with the same checks.
+        """
+        device, ring = self.device, self.ring
+        image, count = device.image, ring.waiting()
+        fd = image.cached_fd if isinstance(image, RawImage) else -1
+        if not count or fd < 0 or device.batch is None:
+            return
+        reads, read, writes, written, slow = device.batch(
+            self._maddrs,
+            self.layout.bits,
+            ring.slots,
+            ring.req_cons,
+            ring.rsp_prod_pvt,
+            count,
+            self.grants.maddrs,
+            self.granted(),
+            fd,
+            device.sectors,
+            device.allowance,
+            device.patience,
+        )
+        ring.answered(reads + writes)
+        device.batched(reads, read, writes, written, slow)
 
     def _begin(self, data: bytes) -> None:
         try:
@@ -206,18 +246,27 @@ class BlockQueue:
         """The segments of a request, out of its indirect pages if it has any."""
         if not request.indirect:
             return request.packed
-        memory, left, parts = self.device.host.memory, request.nr_segments, []
+        left, parts = request.nr_segments, []
         for ref in request.indirect:
             count = min(left, SEGMENTS_PER_PAGE)
             left -= count
-            maddr = self.grants.maddrs.get(ref)
-            if maddr is not None:
-                parts.append(memory.read(maddr, count * SEGMENT_SIZE))
-                continue
-            pages = self.grants.acquire((ref,), True)
-            parts.append(memory.read(pages[0].maddr, count * SEGMENT_SIZE))
-            self.grants.release(pages)
+            parts.append(self._indirect_page(ref, count * SEGMENT_SIZE))
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _indirect_page(self, ref: int, size: int) -> bytes:
+        memory = self.device.host.memory
+        whole = pack_segments(((ref, 0, SECTORS_PER_PAGE - 1),))
+        found = memory.locate(whole, self.grants.maddrs, self.granted())
+        if found is not None:
+            return memory.gather(found[0])[:size]
+        pages = self.grants.acquire((ref,), True)
+        data = memory.read(pages[0].maddr, size)
+        self.grants.release(pages)
+        return data
+
+    def granted(self) -> Granted | None:
+        """What tells the native core the pages that aren't kept; None: each is to be mapped."""
+        return None if self.persistent else self.copier.describe()
 
     def _locate(self, request: Request, readonly: bool) -> Located:
         """Where the segments of a transfer are in memory; `let_go` gives the pages back.
@@ -226,18 +275,42 @@ class BlockQueue:
         """
         packed = self._packed(request)
         memory, grants = self.device.host.memory, self.grants
-        found = memory.locate(packed, grants.maddrs)
+        granted = self.granted()
+        found = memory.locate(packed, grants.maddrs, granted, not readonly)
         if found is not None:
             check_range(request.sector, found[1] >> SECTOR_SHIFT, self.device.sectors)
             grants.held += 1
-            return Located(*found, None)
+            return Located(*found, None, packed if granted is not None else None)
         segments = parse_segments(packed)
         size = transfer_size(segments)
         check_range(request.sector, size >> SECTOR_SHIFT, self.device.sectors)
-        pages = grants.acquire([segment[0] for segment in segments], readonly)
-        found = memory.locate(packed, {page.ref: page.maddr for page in pages})
+        return self._acquire(packed, readonly)
+
+    def _acquire(self, packed: bytes, readonly: bool) -> Located:
+        """Map the pages of segments that are good.  Raises GrantError."""
+        pages = self.grants.acquire([one[0] for one in parse_segments(packed)], readonly)
+        maddrs = {page.ref: page.maddr for page in pages}
+        found = self.device.host.memory.locate(packed, maddrs)
         assert found is not None  # the segments are good, and their pages mapped
         return Located(*found, pages)
+
+    def _put(self, located: Located, data: bytes | bytearray) -> GrantError | None:
+        """Put what was read where it belongs, if that is still granted; gives the pages back."""
+        memory = self.device.host.memory
+        if located.packed is not None:
+            # Guests have run since: what was found then says nothing now.
+            self._let_go(located)
+            found = memory.locate(located.packed, self.grants.maddrs, self.granted(), True)
+            if found is not None:
+                memory.scatter(found[0], data)
+                return None
+            try:
+                located = self._acquire(located.packed, False)
+            except GrantError as error:
+                return error
+        memory.scatter(located.pieces, data)
+        self._let_go(located)
+        return None
 
     def _let_go(self, located: Located) -> None:
         if located.pages is None:
@@ -260,11 +333,13 @@ class BlockQueue:
             return
 
         def done(outcome: Outcome[bytes | bytearray]) -> None:
+            error = outcome.error
             if not self.closed:
-                if outcome.error is None:
-                    device.host.memory.scatter(located.pieces, outcome.get())
-                self._let_go(located)
-            self._finish(request, size, outcome.error)
+                if error is None:
+                    error = self._put(located, outcome.get())
+                else:
+                    self._let_go(located)
+            self._finish(request, size, error)
 
         image, offset = device.image, request.sector << SECTOR_SHIFT
         assert image is not None  # without one there are no sectors to read
@@ -365,6 +440,24 @@ class BlockQueue:
 
     def respond(self, ident: int, operation: int, status: int) -> None:
         """Answer a request; the front end sees it after `push`, which follows by itself."""
+        if self.device.delay_ns:
+            self._respond_later(ident, operation, status)
+            return
+        self._respond(ident, operation, status)
+
+    def _respond_later(self, ident: int, operation: int, status: int) -> None:
+        """Answer as late as a test wants it."""
+        hypervisor = self.device.host.hypervisor
+        self.delayed += 1
+
+        def respond() -> None:
+            self.delayed -= 1
+            if not self.closed:
+                self._respond(ident, operation, status)
+
+        hypervisor.timers.add(hypervisor.clock.now() + self.device.delay_ns, respond)
+
+    def _respond(self, ident: int, operation: int, status: int) -> None:
         self.ring.respond(self.layout.response(ident, operation, status))
         # Outside `process` this is the end of a job, or what an end has set free.
         if not self._processing and not self._to_push:

@@ -7,6 +7,7 @@ before it's checked here.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,8 +29,21 @@ from xenograft.abi.io.netif import (
 from xenograft.backends.net.headers import ETH_HLEN
 from xenograft.engine.protocol import PAGE_SIZE
 
+_REQUEST = struct.Struct("<IHHHH")
+"""netif_tx_request: gref, offset, flags, id, size.  There are too many for its class."""
+assert _REQUEST.size == netif_tx_request.sizeof()
+
 SLOTS_MAX = XEN_NETIF_NR_SLOTS_MIN
 """Slots with data that a packet may have: what front ends may count on (XEN_NETIF_NR_SLOTS_MIN)."""
+
+
+@dataclass(slots=True)
+class Part:
+    """Bytes of a packet in a granted page."""
+
+    gref: int
+    offset: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -38,7 +52,7 @@ class Chain:
 
     ids: list[int | None] = field(default_factory=list)
     """For each slot taken, the identifier to answer with; None for extras."""
-    requests: list[netif_tx_request] = field(default_factory=list)
+    requests: list[Part] = field(default_factory=list)
     """Those with data; the sizes are what each one holds."""
     flags: int = 0
     """NETTXF_* of the packet."""
@@ -60,13 +74,13 @@ def next_chain(slots: Sequence[bytes], start: int = 0) -> tuple[Chain, int] | No
     """
     chain = Chain()
     at = start
-    first = netif_tx_request.unpack(slots[at])
-    chain.ids.append(first.id)
-    chain.requests.append(first)
-    chain.flags = first.flags
-    chain.size = first.size
+    gref, offset, flags, ident, size = _REQUEST.unpack(slots[at])
+    chain.ids.append(ident)
+    chain.requests.append(Part(gref, offset, size))
+    chain.flags = flags
+    chain.size = size
     at += 1
-    if first.flags & NETTXF_extra_info:
+    if flags & NETTXF_extra_info:
         more = True
         while more:
             if at >= len(slots):
@@ -74,13 +88,12 @@ def next_chain(slots: Sequence[bytes], start: int = 0) -> tuple[Chain, int] | No
             more = _extra(chain, netif_extra_info.unpack(slots[at][:8]))
             chain.ids.append(None)
             at += 1
-    request = first
-    while request.flags & NETTXF_more_data:
+    while flags & NETTXF_more_data:
         if at >= len(slots):
             return None
-        request = netif_tx_request.unpack(slots[at])
-        chain.ids.append(request.id)
-        chain.requests.append(request)
+        gref, offset, flags, ident, size = _REQUEST.unpack(slots[at])
+        chain.ids.append(ident)
+        chain.requests.append(Part(gref, offset, size))
         at += 1
     chain.error = chain.error or _check(chain)
     return chain, at

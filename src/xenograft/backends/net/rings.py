@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from xenograft.abi.io.netif import (
@@ -40,6 +42,7 @@ from xenograft.engine.protocol import PAGE_SIZE
 from xenograft.hypervisor.grants.status import GrantError
 
 TX_ENTRY_SIZE = max(netif_tx_request.sizeof(), netif_tx_response.sizeof())
+RX_REQUEST_SIZE = netif_rx_request.sizeof()
 RX_ENTRY_SIZE = max(netif_rx_request.sizeof(), netif_rx_response.sizeof())
 
 HEADROOM_MAX = 2048
@@ -49,20 +52,30 @@ RX_QUEUE_BYTES = 8 << 20
 RX_QUEUE_PACKETS = 4096
 """What may wait for room in the receive ring; more is dropped, as on any full link."""
 
-_NULL = netif_tx_response(id=0, status=NETIF_RSP_NULL).pack()
+# What each packet needs several of; the structures' own classes take their time.
+_tx_response = struct.Struct("<Hh").pack
+_rx_request = struct.Struct("<HxxI").unpack
+_rx_response = struct.Struct("<HHHh").pack
+_part = struct.Struct("=IHH").pack
+"""A part of a page as `MachineMemory.exchange` has it."""
+
+_NULL = _tx_response(0, NETIF_RSP_NULL)
+assert netif_tx_response(id=7, status=-1).pack() == _tx_response(7, -1)
+assert netif_rx_response(id=7, offset=6, flags=5, status=-1).pack() == _rx_response(7, 6, 5, -1)
 
 
-def _tx_response(ident: int, status: int) -> bytes:
-    return netif_tx_response(id=ident, status=status).pack()
-
-
-def _rx_response(ident: int, offset: int, flags: int, status: int) -> bytes:
-    return netif_rx_response(id=ident, offset=offset, flags=flags, status=status).pack()
+@lru_cache(16)
+def _gso_extra(kind: int, size: int) -> bytes:
+    """The one extra slot of a packet that stands for several segments."""
+    gso = _netif_extra_info_u(gso=_netif_extra_info_u_gso(size=size, type=kind))
+    return netif_extra_info(type=XEN_NETIF_EXTRA_TYPE_GSO, flags=0, u=gso).pack()
 
 
 class Grants(Protocol):
     """Copies from and to pages of the front end's.  Raise GrantError and IndexError."""
 
+    def copy_all_from(self, parts: bytes, /) -> bytes | None: ...
+    def copy_all_to(self, parts: bytes, data: bytes, /) -> bool: ...
     def copy_from(self, ref: int, offset: int, size: int, /) -> bytes: ...
     def copy_to(self, ref: int, offset: int, data: bytes, /) -> None: ...
 
@@ -142,10 +155,15 @@ class TxRing:
         return sent
 
     def _read(self, chain: Chain) -> Packet:
-        copy = self._grants.copy_from
-        parts = [copy(one.gref, one.offset, one.size) for one in chain.requests if one.size]
+        used = [one for one in chain.requests if one.size]
+        data = self._grants.copy_all_from(
+            b"".join([_part(one.gref, one.offset, one.size) for one in used])
+        )
+        if data is None:
+            copy = self._grants.copy_from
+            data = b"".join([copy(one.gref, one.offset, one.size) for one in used])
         packet = Packet(
-            b"".join(parts),
+            data,
             bool(chain.flags & NETTXF_csum_blank) or bool(chain.gso_size),
             bool(chain.flags & (NETTXF_data_validated | NETTXF_csum_blank)),
             chain.gso_type,
@@ -235,42 +253,54 @@ class RxRing:
 
     def _put(self, packet: Packet, slots: list[bytes], extras: list[bytes]) -> None:
         """A packet into as many slots as it needs."""
-        data, offset = packet.data, self.features.headroom
-        requests = iter(slots)
+        data, headroom = packet.data, self.features.headroom
+        requests = iter([_rx_request(slot[:RX_REQUEST_SIZE]) for slot in slots])
         answers: list[bytes] = []
-
-        def answer(request: netif_rx_request, offset: int, flags: int, status: int) -> None:
-            answers.append(_rx_response(request.id, offset, flags, status))
-
         if self._is_prefixed(packet):
-            request = netif_rx_request.unpack(next(requests))
-            answer(request, packet.gso_size, NETRXF_gso_prefix | NETRXF_more_data, NETIF_RSP_OKAY)
+            flags = NETRXF_gso_prefix | NETRXF_more_data
+            answers.append(_rx_response(next(requests)[0], packet.gso_size, flags, NETIF_RSP_OKAY))
+        parts = []
+        at, offset = 0, headroom
+        while at < len(data):
+            ident, gref = next(requests)
+            size = min(len(data) - at, PAGE_SIZE - offset)
+            parts.append((ident, gref, offset, at, size))
+            at += size
+            if at == size:
+                # The slots behind the first are used up; their identifiers aren't told.
+                for _ in extras:
+                    next(requests)
+            offset = 0
+        copied = self._grants.copy_all_to(
+            b"".join([_part(gref, offset, size) for _, gref, offset, _, size in parts]), data
+        )
         flags = NETRXF_extra_info if extras else 0
         if packet.csum_blank:
             flags |= NETRXF_csum_blank | NETRXF_data_validated
         elif packet.validated:
             flags |= NETRXF_data_validated
-        at = 0
-        while at < len(data):
-            part = data[at : at + PAGE_SIZE - offset]
-            at += len(part)
-            request = netif_rx_request.unpack(next(requests))
-            try:
-                self._grants.copy_to(request.gref, offset, part)
-                status = len(part)
-            except (GrantError, IndexError) as error:
-                self._complain(f"receive buffer: {error}")
-                status = NETIF_RSP_ERROR
-            answer(request, offset, flags | (NETRXF_more_data if at < len(data) else 0), status)
-            for extra in extras:
-                # The slot's request is used up; its identifier isn't told.
-                next(requests)
-                answers.append(extra)
-            extras, flags, offset = [], 0, 0
+        for ident, gref, offset, at, size in parts:
+            status = size if copied else self._copy(gref, offset, data[at : at + size])
+            more = NETRXF_more_data if at + size < len(data) else 0
+            answers.append(_rx_response(ident, offset, flags | more, status))
+            answers += extras
+            extras, flags = [], 0
         self.ring.respond_all(answers)
+
+    def _copy(self, gref: int, offset: int, part: bytes) -> int:
+        """Copy into one page; returns the status."""
+        try:
+            self._grants.copy_to(gref, offset, part)
+        except (GrantError, IndexError) as error:
+            self._complain(f"receive buffer: {error}")
+            return NETIF_RSP_ERROR
+        return len(part)
 
     def _extras(self, packet: Packet, hashed: PacketHash | None) -> list[bytes]:
         """The extra slots of a packet, each but the last with XEN_NETIF_EXTRA_FLAG_MORE."""
+        if not self.features.headroom and hashed is None:
+            plain = packet.gso_size and not self._is_prefixed(packet)
+            return [_gso_extra(packet.gso_type, packet.gso_size)] if plain else []
         found: list[tuple[int, _netif_extra_info_u]] = []
         if packet.gso_size and not self._is_prefixed(packet):
             gso = _netif_extra_info_u_gso(size=packet.gso_size, type=packet.gso_type)

@@ -54,6 +54,9 @@ class Port(ABC):
         self.counters = PortCounters()
         self.taps: list[Callable[[Packet], None]] = []
         """Called with each packet that goes through the port, either way."""
+        self.lose: Callable[[Packet, bool], bool] | None = None
+        """Whether a packet gets lost, a fault that tests inject; with it, whether it is on its
+        way to what is behind the port."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -72,6 +75,8 @@ class Port(ABC):
 
     def send(self, packet: Packet) -> None:
         """A packet from what is behind this port, for the switch to forward."""
+        if self.lose is not None and self.lose(packet, False):
+            return
         self.counters.rx_packets += 1
         self.counters.rx_bytes += len(packet.data)
         for tap in self.taps:
@@ -180,6 +185,8 @@ class Switch:
 
     def _deliver(self, port: Port, packet: Packet) -> None:
         # What stands for several segments is as small as it has to be (as in Linux's bridge).
+        if port.lose is not None and port.lose(packet, True):
+            return
         fits = len(packet.data) <= (port.mtu or self.mtu) + _OVERHEAD or packet.gso_size
         if not fits or not port.deliver(packet):
             port.counters.tx_dropped += 1

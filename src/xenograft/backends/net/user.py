@@ -45,6 +45,7 @@ NAMESERVER = NETWORK[3]
 FIRST_GUEST = NETWORK[15]
 
 _IPV4, _ARP = b"\x08\x00", b"\x08\x06"
+_ARP = b"\x08\x06"
 _NOT_GUESTS = (NETWORK.network_address, ROUTER, NAMESERVER, NETWORK.broadcast_address)
 
 _AGAIN = 4
@@ -299,8 +300,10 @@ class UserNetwork(Port):
         self._enter(self._input)
 
     def _input(self) -> None:
+        resolved = False
         while self._queue:
             packet = self._queue.popleft()
+            resolved = resolved or packet.data[12:14] == _ARP
             if packet.source in self._followed:
                 self._follow(packet.data)
             # Segmentation is left undone here too: TCP data is TCP data.
@@ -308,6 +311,9 @@ class UserNetwork(Port):
             if headers is not None:
                 packet = complete(raise_mss(packet, headers), headers)
             self._library.slirp_input(self._slirp, packet.data, len(packet.data))
+        if resolved:
+            # What has waited for that address (a second at most) is sent when it looks next.
+            self._poll(always=True)
 
     # -- forwards --------------------------------------------------------------------------------
     @property

@@ -328,6 +328,9 @@ class VifDevice(XenbusDevice):
         queue.channels.append(channel)
         return channel
 
+    def channels(self) -> list[EventChannel]:
+        return [channel for queue in self._queues for channel in queue.channels]
+
     def disconnect(self) -> None:
         self.port.unplug()
         timers = self.host.hypervisor.timers
@@ -442,6 +445,19 @@ class VifDevice(XenbusDevice):
 
     def deliver(self, packet: Packet) -> bool:
         """Queue a packet for the guest, in a form that its front end can take."""
+        if self.delay_ns:
+            hypervisor = self.host.hypervisor
+            deadline = hypervisor.clock.now() + self.delay_ns
+            hypervisor.timers.add(deadline, lambda: self._deliver_late(packet))
+            return True
+        return self._deliver(packet)
+
+    def _deliver_late(self, packet: Packet) -> None:
+        """A packet that a test has held up goes on its way."""
+        if self._deliver(packet):
+            self.flush()
+
+    def _deliver(self, packet: Packet) -> bool:
         if not self._queues:
             return False
         headers = locate(packet.data) if packet.csum_blank or len(self._queues) > 1 else None

@@ -100,6 +100,16 @@ class LockTable:
                 self._files.pop(key, None)
             return True
 
+    def of(self, session: int) -> list[tuple[FileKey, Held]]:
+        """What a connection holds."""
+        with self._mutex:
+            return [
+                (key, one)
+                for key, held in sorted(self._files.items())
+                for one in held
+                if one.owner.session == session
+            ]
+
     def drop(self, session: int) -> None:
         """A connection has ended: its locks go."""
         with self._mutex:

@@ -6,11 +6,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from xenograft.backends.xen_9pfs.fids import Fid, OpenFile
+from xenograft.backends.xen_9pfs.locks import END, FileKey, Held, Owner, TooManyLocks
+from xenograft.backends.xen_9pfs.protocol import LOCK_TYPE_RDLCK, LOCK_TYPE_WRLCK
 from xenograft.backends.xen_9pfs.ring import FlexRingState
 
 if TYPE_CHECKING:
@@ -27,12 +30,25 @@ class FidState(msgspec.Struct, frozen=True):
     flags: int | None
 
 
+class LockState(msgspec.Struct, frozen=True, array_like=True):
+    """A lock on a file that one of the fids has open, `fid`."""
+
+    fid: int
+    client: bytes
+    process: int
+    type: int
+    start: int
+    end: int | None
+    """Exclusive; None stands for the end of every file, which has more than 64 bits."""
+
+
 class ServerState(msgspec.Struct, frozen=True):
-    """One connection: what was agreed upon, and its fids."""
+    """One connection: what was agreed upon, its fids, and its locks."""
 
     version: str
     msize: int
     fids: tuple[FidState, ...]
+    locks: tuple[LockState, ...] = ()
 
 
 class P9State(msgspec.Struct, frozen=True):
@@ -58,7 +74,48 @@ def save_server(server: Server) -> ServerState:
         for number, fid in server.fids.items()
         if fid.xattr is None
     ]
-    return ServerState(server.agreed.version, server.agreed.msize, tuple(fids))
+    return ServerState(
+        server.agreed.version, server.agreed.msize, tuple(fids), tuple(_save_locks(server))
+    )
+
+
+def _save_locks(server: Server) -> Iterator[LockState]:
+    homes = {
+        _key(fid.file.descriptor): number
+        for number, fid in server.fids.items()
+        if fid.file is not None
+    }
+    for key, held in server.locks.of(server.session):
+        if key in homes:
+            owner, end = held.owner, None if held.end >= END else held.end
+            yield LockState(homes[key], owner.client, owner.process, held.type, held.start, end)
+
+
+def _key(descriptor: int) -> FileKey:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _restore_locks(server: Server, locks: tuple[LockState, ...]) -> list[str]:
+    """Take the locks again; those that somebody else has by now are lost."""
+    open_files = {
+        number: fid.file.descriptor for number, fid in server.fids.items() if fid.file is not None
+    }
+    lost = []
+    for one in locks:
+        if one.fid not in open_files or one.type not in (LOCK_TYPE_RDLCK, LOCK_TYPE_WRLCK):
+            continue
+        end = END if one.end is None else one.end
+        if not 0 <= one.start < end <= END:
+            continue
+        held = Held(Owner(server.session, one.client, one.process), one.type, one.start, end)
+        try:
+            done = server.locks.set(_key(open_files[one.fid]), held)
+        except TooManyLocks:
+            done = False
+        if not done:
+            lost.append(f"a lock of fid {one.fid}: EAGAIN")
+    return lost
 
 
 def restore_server(server: Server, state: ServerState) -> list[str]:
@@ -81,4 +138,4 @@ def restore_server(server: Server, state: ServerState) -> list[str]:
             server.fids.remove(one.number)
             why = errno.errorcode.get(error.errno or 0, "error")
             lost.append(f"{os.fsdecode(one.path)}: {why}")
-    return lost
+    return lost + _restore_locks(server, state.locks)

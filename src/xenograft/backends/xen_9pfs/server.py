@@ -98,8 +98,8 @@ class Server:
         self.fids = Fids()
         self.agreed = Agreed(min(max_msize, p.MIN_MSIZE))
         self._max_msize = max_msize
-        self._locks = locks if locks is not None else LockTable()
-        self._session = session
+        self.locks = locks if locks is not None else LockTable()
+        self.session = session
         self._names = SharedLock()
         self._attributes = Attributes(folder)
         self._is_cached = False
@@ -124,7 +124,7 @@ class Server:
 
     def _reset(self) -> None:
         self.fids.clear()
-        self._locks.drop(self._session)
+        self.locks.drop(self.session)
 
     def handle_now(self, message: bytes) -> bytes | None:
         """The answer, if it needs no waiting for the host; else None, and nothing was done."""
@@ -607,7 +607,7 @@ class Server:
             raise fail(errno.EINVAL)
         if len(m["client_id"]) > 256:
             raise fail(errno.EINVAL)
-        return Held(Owner(self._session, m["client_id"], m["proc_id"]), m["type"], start, end)
+        return Held(Owner(self.session, m["client_id"], m["proc_id"]), m["type"], start, end)
 
     def _lock(self, tag: int, m: dict[str, Any]) -> bytes:
         wanted = self._wanted(m)
@@ -616,7 +616,7 @@ class Server:
                 raise fail(errno.EBADF)
             status = os.fstat(fid.file.descriptor)
         try:
-            done = self._locks.set((status.st_dev, status.st_ino), wanted)
+            done = self.locks.set((status.st_dev, status.st_ino), wanted)
         except TooManyLocks:
             raise fail(errno.ENOLCK) from None
         return p.REPLIES[53].pack(tag, p.LOCK_SUCCESS if done else p.LOCK_BLOCKED)
@@ -627,7 +627,7 @@ class Server:
             if fid.file is None:
                 raise fail(errno.EBADF)
             status = os.fstat(fid.file.descriptor)
-        held = self._locks.find((status.st_dev, status.st_ino), wanted)
+        held = self.locks.find((status.st_dev, status.st_ino), wanted)
         if held is None:
             return p.REPLIES[55].pack(
                 tag, p.LOCK_TYPE_UNLCK, m["start"], m["length"], m["proc_id"], m["client_id"]

@@ -20,7 +20,7 @@ from xenograft.backends.xenbus.state import Step, next_step, parse_state
 from xenograft.hypervisor.grants.status import GrantError
 
 if TYPE_CHECKING:
-    from xenograft.backends.xenbus.host import BackendHost
+    from xenograft.backends.xenbus.host import BackendHost, EventChannel
     from xenograft.store.client import StoreView
 
 _NUMBER_DIGITS = 20
@@ -61,6 +61,9 @@ class XenbusDevice(ABC):
         self.error: str | None = None
         """What went wrong last, as in the device's error node."""
         self.removed = False
+        self.delay_ns = 0
+        """How much later than need be a disk answers and packets reach the guest: a fault that
+        tests inject, in ns of the machine's time."""
         self.on_removed: Callable[[XenbusDevice], None] | None = None
         self._watches: list[tuple[str, str]] = []
         self._held = False
@@ -79,6 +82,10 @@ class XenbusDevice(ABC):
 
     def connected(self) -> None:  # noqa: B027  # most devices have nothing more to do
         """The state Connected has been written."""
+
+    def channels(self) -> list[EventChannel]:
+        """The event channels to the front end, while it's connected."""
+        return []
 
     def reconfigure(self) -> None:  # noqa: B027  # most kinds have nothing to change
         """Take over what the front end has changed while connected.  Before Reconfigured."""

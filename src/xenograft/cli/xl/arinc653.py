@@ -49,7 +49,7 @@ def sched_arinc653(
         from xenograft.toolstack.sched.description import read_text
 
         loaded = ask(SetTable(read_text(file), file, cpupool, force, dryrun))
-        tables = [loaded] if dryrun else []
+        tables = [loaded] if dryrun or as_json else []
     if as_json:
         print_json(to_builtins(tables))
         return

@@ -132,15 +132,15 @@ def _list_long(domains: tuple[str, ...]) -> None:
     from xenograft.toolstack.service.messages import GetConfigs, ListDomains
 
     with service() as client:
-        found = client.call(ListDomains(list(domains)))
+        infos = client.call(ListDomains(list(domains)))
         configs = {config.domid: config for config in client.call(GetConfigs(list(domains)))}
     click.echo(
         dump(
             [
-                domain_json(configs[info.domid].config, info.domid, configs[info.domid].uuid)
-                if info.domid in configs
+                domain_json(found.config, info.domid, found.uuid, found.sched)
+                if (found := configs.get(info.domid)) is not None
                 else control_domain_json(info.name, info.domid, info.max_kib, info.memory_kib)
-                for info in found
+                for info in infos
             ]
         )
     )

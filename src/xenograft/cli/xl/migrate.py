@@ -100,9 +100,9 @@ def _half(sock: socket.socket) -> Callable[[], None]:
     return lambda: sock.shutdown(socket.SHUT_WR)
 
 
-def _whole(sock: socket.socket) -> Callable[[], None]:
+def _deaf(sock: socket.socket) -> Callable[[], None]:
     """Whoever writes to the other end is told that nobody reads any more."""
-    return lambda: sock.shutdown(socket.SHUT_RDWR)
+    return lambda: sock.shutdown(socket.SHUT_RD)
 
 
 def _nothing() -> None:
@@ -240,8 +240,14 @@ def migrate(
         name = _open_stream(stream)
         asked = _Asked(client, SendDomain(domain, name, mode, given))  # type: ignore[arg-type]
         sock = stream.sock
-        out = _pump(sock.recv, far.write, far.end, _whole(sock))
         back = _pump(far.read, sock.sendall, _half(sock), _nothing)
+
+        def broken() -> None:
+            # The other end may have said why: that comes first.
+            back.join(2)
+            _deaf(sock)()
+
+        out = _pump(sock.recv, far.write, far.end, broken)
         sent: Migrated = asked.get()
         out.join(5)
         far.finish()
@@ -281,7 +287,7 @@ def migrate_receive(paused: bool, detached: bool, debug: bool, listen: str | Non
         stream, client = stack.enter_context(service()), stack.enter_context(service())
         asked = _Asked(client, ReceiveDomain(_open_stream(stream), paused))
         _pump(read, stream.sock.sendall, _half(stream.sock), _nothing)
-        back = _pump(stream.sock.recv, write, _nothing, _whole(stream.sock))
+        back = _pump(stream.sock.recv, write, _nothing, _deaf(stream.sock))
         try:
             restored: Restored = asked.get()
         finally:

@@ -66,7 +66,7 @@ def status(as_json: bool) -> int:
 
 
 @service.command()
-@click.option("--cpus", metavar="N", help="Physical CPUs: 4, or nodes=2,cores=4,threads=2 [4].")
+@click.option("--cpus", metavar="N", help="Physical CPUs: 4, or nodes=2,cores=4,threads=2 [the host's].")
 @click.option("--memory", metavar="SIZE", help="Its memory: 4G, 512M, or MiB [16G].")
 @click.option("--sched", metavar="NAME", help="Scheduler of Pool-0 [credit2].")
 @click.option("--pools", metavar="FILE", help="CPUs and pools, as in a file of `xg sched`.")

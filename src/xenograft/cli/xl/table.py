@@ -60,6 +60,13 @@ XL_COMMANDS: dict[str, Lazy] = {
         resume="Let it go on.",
     ),
     **_rows(
+        "clones",
+        _DOMAINS,
+        fork="Clone a running domain.",
+        snapshot="Remember a domain as it is now.",
+        rewind="Take a domain back to a snapshot.",
+    ),
+    **_rows(
         "migrate",
         _DOMAINS,
         migrate="Migrate a domain to another host service.",
@@ -122,6 +129,7 @@ XL_COMMANDS: dict[str, Lazy] = {
         vdispl_list="List virtual displays.",
         vsnd_list="List virtual sound cards.",
     ),
+    **_rows("screen", _DEVICES, screenshot="Write what a screen shows to a PNG file."),
     **_rows("bridge", _DEVICES, bridge="Bridges that network interfaces are plugged into."),
     **_rows("xenbus", _DEVICES, xenbus="Who must do what next, of each split device's ends."),
     **_rows(

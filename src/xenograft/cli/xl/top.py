@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from xenograft.cli.keys import left_within, single_keys
 from xenograft.cli.xl.base import print_json, service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from xenograft.toolstack.service.messages import HostInfo, Usage
 
@@ -23,10 +22,6 @@ _HEADER = (
     "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) MAXMEM(%) VCPUS NETS"
     " NETTX(k) NETRX(k) VBDS   VBD_OO   VBD_RD   VBD_WR  VBD_RSECT  VBD_WSECT SSID"
 )
-
-
-_LEAVING = (b"q", b"Q", b"\x1b", b"")
-"""q, Esc, and the end of input."""
 
 
 def xentop_state(state: str) -> str:
@@ -85,35 +80,6 @@ def summary_lines(usages: Sequence[Usage], info: HostInfo) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def _keys() -> Iterator[None]:
-    """Keys come at once and unseen, where there's a terminal."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(0)
-    quiet = list(before)
-    quiet[3] &= ~(termios.ICANON | termios.ECHO)
-    termios.tcsetattr(0, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-def _quit_within(seconds: float, interactive: bool) -> bool:
-    """Wait; whether the user typed q meanwhile."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if not interactive:
-            time.sleep(left)
-        elif select.select([0], [], [], left)[0] and os.read(0, 64)[:1] in _LEAVING:
-            return True
-    return False
-
-
 @click.command()
 @click.option("-d", "--delay", type=click.FloatRange(0.1), default=3.0, help="Seconds between [3].")
 @click.option("-b", "--batch", is_flag=True, help="Plain text, for files and pipes.")
@@ -131,7 +97,7 @@ def top(delay: float, batch: bool, iterations: int | None, full_name: bool, as_j
     before: dict[int, int] = {}
     then = 0
     round_ = 0
-    with service() as client, _keys() if interactive else contextlib.nullcontext():
+    with service() as client, single_keys() if interactive else contextlib.nullcontext():
         while True:
             info, usages = client.call(GetInfo()), client.call(GetUsage())
             if as_json:
@@ -154,5 +120,5 @@ def top(delay: float, batch: bool, iterations: int | None, full_name: bool, as_j
             before = {usage.domain.domid: usage.domain.cpu_time_ns for usage in usages}
             then = info.now_ns
             round_ += 1
-            if round_ == iterations or _quit_within(delay, interactive):
+            if round_ == iterations or left_within(delay, interactive):
                 return

@@ -76,10 +76,12 @@ struct memory {
 
 int memory_register(PyObject *module);
 PyObject *inet_sum(PyObject *self, PyObject *argument);
+PyObject *blkif_batch(PyObject *self, PyObject *args);
 extern PyTypeObject Memory_Type;
 uint64_t frame_alloc(struct memory *m, uint32_t owner);
 void frame_put(struct memory *m, uint64_t mfn);
 PyObject *memory_locate(struct memory *m, PyObject *args);
+PyObject *memory_exchange(struct memory *m, PyObject *args);
 PyObject *memory_gather(struct memory *m, PyObject *arg);
 PyObject *memory_scatter(struct memory *m, PyObject *args);
 PyObject *memory_fill(struct memory *m, PyObject *args);

@@ -203,7 +203,8 @@ void engine_queue(struct engine *e, uint64_t mfn)
         e->queue[e->queued++] = mfn;
     else
         e->queued = INVALIDATE_QUEUE + 1; /* too many: all translations go */
-    e->code[mfn / 8] &= (uint8_t)~(1u << mfn % 8);
+    /* e itself may be marking other frames of this byte meanwhile. */
+    __atomic_fetch_and(&e->code[mfn / 8], (uint8_t)~(1u << mfn % 8), __ATOMIC_RELAXED);
     if (e->running)
         for (struct vcpu *v = e->vcpus; v; v = v->next)
             v->kicked = true;
@@ -238,7 +239,7 @@ void engine_mark_code(struct engine *e, uint64_t mfn)
     struct memory *m = e->memory;
     if (mfn >= m->frames || code_here(e, mfn))
         return;
-    e->code[mfn / 8] |= (uint8_t)(1u << mfn % 8);
+    __atomic_fetch_or(&e->code[mfn / 8], (uint8_t)(1u << mfn % 8), __ATOMIC_RELAXED);
     m->table[mfn].flags |= FRAME_CODE;
     m->table[mfn].writes = 0;
     for (struct vcpu *v = e->vcpus; v; v = v->next)

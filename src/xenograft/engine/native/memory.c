@@ -581,7 +581,7 @@ static PyMethodDef methods[] = {
     METHOD(test_and_set_bit, METH_VARARGS), METHOD(test_and_clear_bit, METH_VARARGS),
     METHOD(compare_exchange_u32, METH_VARARGS), METHOD(dirty_frames, METH_VARARGS | METH_KEYWORDS),
     METHOD(locate, METH_VARARGS), METHOD(gather, METH_O), METHOD(scatter, METH_VARARGS),
-    METHOD(fill, METH_VARARGS),
+    METHOD(fill, METH_VARARGS), METHOD(exchange, METH_VARARGS),
     METHOD(set_external, METH_VARARGS), METHOD(get_writable, METH_O),
     METHOD(put_writable, METH_O), METHOD(take_zombies, METH_NOARGS), METHOD(types, METH_O),
     METHOD(use_m2p, METH_VARARGS), METHOD(m2p, METH_O),

@@ -66,6 +66,8 @@ enum {
 #define FLAT_KERNEL_SS 0xe02bu
 #define FLAT_COMPAT_KERNEL_CS 0xe019u
 #define FLAT_COMPAT_KERNEL_SS 0xe021u
+#define FLAT_COMPAT_USER_CS 0xe02bu
+#define FLAT_COMPAT_USER_SS 0xe033u
 
 /* One PV domain's rules. */
 struct pv_domain {

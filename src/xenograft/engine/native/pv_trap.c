@@ -26,6 +26,7 @@ enum { VECTOR_NMI = 2, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 
 #define EFLAGS_AC 0x40000u
 #define VMASST_architectural_iopl (1u << 4)
 #define VGCF_in_syscall 0x100u
+#define VENDOR_AMD 0x68747541u /* EBX of CPUID leaf 0 */
 
 /* -- modes ----------------------------------------------------------------------------------------------- */
 
@@ -416,18 +417,27 @@ void pv_syscall(struct vcpu *v, int length, uintptr_t retaddr)
         hypercall(v, length, retaddr);
         return;
     }
-    if (p->domain->compat || !(ENV_HFLAGS(env) & HF_CS64))
+    bool narrow = !(ENV_HFLAGS(env) & HF_CS64), compat = p->domain->compat;
+    /* In 32-bit code the instruction exists on one vendor's processors only. */
+    if (narrow && ENV_CPUID_VENDOR1(env) != VENDOR_AMD)
         NAME(raise_exception_err_ra)(env, VECTOR_UD, 0, retaddr);
-    if (!p->syscall) {
-        inject(v, VECTOR_UD, 0);
+    uint64_t entry = narrow && (compat || p->syscall32) ? p->syscall32 : p->syscall;
+    if (compat ? !(p->syscall32_cs & ~3ull) : !entry) {
+        inject(v, compat ? VECTOR_GP : VECTOR_UD, 0);
         return;
     }
     ENV_EIP(env) += (uint64_t)length;
     ENV_REGS(env, R_ECX) = ENV_EIP(env);
     ENV_REGS(env, R_R11) = vcpu_eflags(env) & ~(uint64_t)EFLAGS_RF;
-    pv_set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
-    pv_set_segment(env, SEG_SS, FLAT_KERNEL_SS, 0, 0xffffffff, DESC_DATA32);
-    bounce(v, p->syscall, FLAT_KERNEL_CS64, -1, p->flags & VGCF_syscall_disables_events);
+    if (narrow)
+        pv_set_segment(env, SEG_CS, compat ? FLAT_COMPAT_USER_CS : FLAT_USER_CS32, 0, 0xffffffff,
+                    DESC_CODE32);
+    else
+        pv_set_segment(env, SEG_CS, FLAT_KERNEL_CS64, 0, 0xffffffff, DESC_CODE64);
+    pv_set_segment(env, SEG_SS, compat ? FLAT_COMPAT_USER_SS : FLAT_KERNEL_SS, 0, 0xffffffff,
+                DESC_DATA32);
+    bool masks = compat ? p->syscall32_masks : p->flags & VGCF_syscall_disables_events;
+    bounce(v, entry, compat ? (uint32_t)p->syscall32_cs : FLAT_KERNEL_CS64, -1, masks);
     vcpu_set_eflags(env, vcpu_eflags(env) & ~(uint64_t)EFLAGS_DF);
     pv_event(v);
 }
@@ -442,9 +452,10 @@ void pv_sysenter(struct vcpu *v)
         return;
     }
     /* What the processor forgets, Xen makes up. */
-    pv_set_segment(env, SEG_CS, p->domain->compat ? 0xe02bu : FLAT_USER_CS32, 0, 0xffffffff,
+    bool compat = p->domain->compat;
+    pv_set_segment(env, SEG_CS, compat ? FLAT_COMPAT_USER_CS : FLAT_USER_CS32, 0, 0xffffffff,
                 DESC_CODE32);
-    pv_set_segment(env, SEG_SS, p->domain->compat ? 0xe033u : FLAT_KERNEL_SS, 0, 0xffffffff,
+    pv_set_segment(env, SEG_SS, compat ? FLAT_COMPAT_USER_SS : FLAT_KERNEL_SS, 0, 0xffffffff,
                 DESC_DATA32);
     ENV_REGS(env, R_ESP) = 0;
     ENV_EIP(env) = 0;

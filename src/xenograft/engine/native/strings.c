@@ -70,8 +70,9 @@ void string_run(struct vcpu *v, uint32_t what)
     void *env = v->env;
     uint64_t *r = &ENV_REGS(env, 0), size = what & STRING_SIZE;
     uint32_t hflags = ENV_HFLAGS(env), eflags = ENV_EFLAGS(env);
+    /* Answers that wait are for the repetition that asked; used ones stay in the log. */
     if (r[R_ECX] < 2 || ENV_LEFT(env) <= 0 || ENV_DF(env) != 1 || eflags & EFLAGS_TF ||
-        hflags & HF_INHIBIT_IRQ || v->log_len)
+        hflags & HF_INHIBIT_IRQ || v->log_pos < v->log_len)
         return;
     /* as the engine's cpu_mmu_index() */
     int mode = (hflags & HF_CPL) == 3 ? 1 : !(hflags & HF_SMAP) || eflags & EFLAGS_AC ? 2 : 0;

@@ -6,7 +6,7 @@
  * looking into them; each is checked again when it is used.
  */
 #define _GNU_SOURCE
-#include "core.h"
+#include "grants.h"
 
 #include <errno.h>
 #include <string.h>
@@ -62,23 +62,22 @@ static void written(struct memory *m, const struct piece *piece)
 PyObject *memory_locate(struct memory *m, PyObject *args)
 {
     Py_buffer records;
-    PyObject *table;
-    (void)m;
-    if (!PyArg_ParseTuple(args, "y*O!", &records, &PyDict_Type, &table))
+    PyObject *table, *described = Py_None;
+    int write = 0;
+    if (!PyArg_ParseTuple(args, "y*O!|Op", &records, &PyDict_Type, &table, &described, &write))
         return NULL;
     const struct record *record = records.buf;
     Py_ssize_t count = records.len / (Py_ssize_t)sizeof(*record), used = 0;
     struct piece pieces[MAX_PIECES];
-    uint64_t total = 0;
-    bool fine = count <= MAX_PIECES;
+    struct grants grants;
+    uint64_t total = 0, maddr;
+    bool fine = grants_open(&grants, m, table, described) && count <= MAX_PIECES;
     for (Py_ssize_t i = 0; fine && i < count; i++) {
-        PyObject *key = PyLong_FromUnsignedLong(record[i].key);
-        PyObject *value = key ? PyDict_GetItemWithError(table, key) : NULL;
-        Py_XDECREF(key);
-        fine = value && record[i].first <= record[i].last && record[i].last < SECTORS;
+        fine = record[i].first <= record[i].last && record[i].last < SECTORS &&
+               grants_find(&grants, record[i].key, write, &maddr);
         if (!fine)
             break;
-        uint64_t maddr = PyLong_AsUnsignedLongLong(value) + record[i].first * SECTOR;
+        maddr += record[i].first * SECTOR;
         uint64_t size = (uint64_t)(record[i].last - record[i].first + 1) * SECTOR;
         if (used && pieces[used - 1].maddr + pieces[used - 1].size == maddr)
             pieces[used - 1].size += size;
@@ -86,6 +85,7 @@ PyObject *memory_locate(struct memory *m, PyObject *args)
             pieces[used++] = (struct piece){maddr, size};
         total += size;
     }
+    grants_close(&grants);
     PyBuffer_Release(&records);
     if (PyErr_Occurred())
         return NULL;

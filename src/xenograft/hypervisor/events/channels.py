@@ -635,7 +635,12 @@ class EventChannels:
         remote = domain.events._find(channel.remote_port) if domain is not None else None
         if domain is None or remote is None:
             return
-        self._report(self._domain.domid, channel.port, domain.domid, remote.port)
+        here = self._domain
+        if (lost := here.hypervisor.faults.event) is not None and lost(
+            here.domid, channel.port, domain.domid, remote.port
+        ):
+            return
+        self._report(here.domid, channel.port, domain.domid, remote.port)
         if remote.consumer is not None:
             remote.consumer(remote.notify_vcpu_id, remote.port)
         else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from xenograft.engine.protocol import MachineMemory
     from xenograft.hypervisor.events.channels import EventChannels
+    from xenograft.hypervisor.faults import FaultPoints
     from xenograft.hypervisor.instruments import Instruments
     from xenograft.hypervisor.kinds import GuestKind
     from xenograft.hypervisor.memory.p2m import P2m
@@ -46,6 +47,9 @@ class EventMachine(Protocol):
 
     @property
     def instruments(self) -> Instruments: ...
+
+    @property
+    def faults(self) -> FaultPoints: ...
 
     @property
     def domains(self) -> Mapping[int, EventDomain]: ...

@@ -57,6 +57,10 @@ def acquire_grant(
     """Take hold of a grant to `domid`, with a reference to its frame. Raises GrantError."""
     if ref >= len(granted.shared):
         raise GrantError(GNTST_bad_gntref, f"bad ref {ref:#x}")
+    if (fault := granted.domain.hypervisor.faults.grant_copy) is not None:
+        status = fault(domid, granted.domain.domid, ref)
+        if status:
+            raise GrantError(status, "a fault that a test asked for")
     increment = PIN_HOST_READ if readonly else PIN_HOST_WRITE
     entry = granted.active.get(ref)
     if entry is not None and (entry.domid != domid or entry.would_overflow(increment)):

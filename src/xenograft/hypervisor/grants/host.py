@@ -10,6 +10,7 @@ A back end maps through the grant table of the domain that it acts for (domain 0
 
 from __future__ import annotations
 
+import struct
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -22,7 +23,7 @@ from xenograft.abi.grant_table import (
     GTF_readonly,
     GTF_type_mask,
 )
-from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE, Granted
 from xenograft.hypervisor.grants.copying import acquire_grant, release_grant
 from xenograft.hypervisor.grants.mapping import map_grant_ref, report, unmap_grant
 from xenograft.hypervisor.grants.status import GrantError
@@ -135,7 +136,9 @@ class GrantCopier:
         if granter is None:
             granter = self._granter = _granter(self._table, self._domid)
         table, shared = self._table, granter.shared
-        watched = table.domain.hypervisor.instruments.grant_op is not None
+        hypervisor = table.domain.hypervisor
+        watched = hypervisor.instruments.grant_op is not None
+        watched = watched or hypervisor.faults.grant_copy is not None
         if shared.version != 1 or ref >= len(shared) or ref in granter.active or watched:
             return None
         entry = self._memory.read_u64(shared.maddr(ref))
@@ -145,6 +148,42 @@ class GrantCopier:
             return None
         mfn = granter.domain.p2m.own_ram(entry >> 32, write)
         return None if mfn is None else mfn << PAGE_SHIFT | offset
+
+    def describe(self) -> Granted | None:
+        """What the native core needs to do the same for many; None where it may not.
+
+        Raises GrantError if there is no such domain.
+        """
+        granter = self._granter
+        if granter is None:
+            granter = self._granter = _granter(self._table, self._domid)
+        domain, shared = granter.domain, granter.shared
+        hypervisor = domain.hypervisor
+        faults = hypervisor.faults
+        watched = hypervisor.instruments.grant_op is not None
+        watched = watched or faults.grant_copy is not None or faults.grant_map is not None
+        if shared.version != 1 or domain.dying or watched:
+            return None
+        described = domain.p2m.describe()
+        if described is None:
+            return None
+        space, types = described
+        frames = struct.pack(f"={len(shared.frames)}Q", *shared.frames)
+        owner, peer = domain.domid, self._table.domain.domid
+        return Granted(space, frames, granter.active, types, owner, peer)
+
+    def copy_all_from(self, parts: bytes) -> bytes | None:
+        """Read from plain grants at once; None: copy them one by one.
+
+        Parts are as `MachineMemory.exchange` has them.  Raises GrantError.
+        """
+        granted = self.describe()
+        return None if granted is None else self._memory.exchange(granted, parts)
+
+    def copy_all_to(self, parts: bytes, data: bytes) -> bool:
+        """Write to plain grants at once; False: copy to them one by one.  Raises GrantError."""
+        granted = self.describe()
+        return granted is not None and self._memory.exchange(granted, parts, data) is not None
 
     def copy_from(self, ref: int, offset: int, size: int) -> bytes:
         """Read from a grant.  Raises GrantError; IndexError outside it."""

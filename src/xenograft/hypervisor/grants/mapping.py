@@ -96,6 +96,10 @@ def map_grant_ref(
     granter = mapper.hypervisor.domains.get(domid)
     if granter is None:
         raise GrantError(GNTST_bad_domain, f"no domain {domid}")
+    if (fault := mapper.hypervisor.faults.grant_map) is not None:
+        status = fault(mapper.domid, domid, ref)
+        if status:
+            raise GrantError(status, "a fault that a test asked for")
     handle = table.get_handle(MapTrack(domid, ref, 0, hosted))
     if handle is None:
         raise GrantError(GNTST_no_space, "too many mappings")

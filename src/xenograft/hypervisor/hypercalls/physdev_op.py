@@ -56,10 +56,15 @@ def set_iopl(call: Call, arg: abi.physdev_set_iopl) -> int:
     return 0
 
 
-def set_iobitmap(_call: Call, arg: abi.physdev_set_iobitmap) -> int:
-    """Which ports the guest's user may use: no port is anybody's, so it makes no difference."""
+def set_iobitmap(call: Call, arg: abi.physdev_set_iobitmap) -> int:
+    """Which ports the guest may use without the IOPL for all: a zero bit each."""
+    from xenograft.hypervisor.pv.platform import PvPlatform
+
     if arg.nr_ports > 65536:
         raise XenError(Errno.EINVAL)
+    platform = call.domain.arch
+    assert isinstance(platform, PvPlatform)
+    platform.io_bitmaps[call.current.vcpu_id] = arg.bitmap, arg.nr_ports
     return 0
 
 

@@ -163,6 +163,10 @@ class P2m:
             return None
         return entry[0] if self.frames.memory.owner(entry[0]) == self.pool.domid else None
 
+    def describe(self) -> tuple[AddressSpace, dict[int, P2mType]] | None:
+        """What `own_ram` looks at, for the native core; None for a domain that isn't translated."""
+        return (self.space, self._types) if self.translated else None
+
     def gfn_of(self, mfn: int) -> int:
         """The domain's name for one of its frames, or INVALID_GFN (Xen's mfn_to_gfn)."""
         return self.frames.gfn_of(mfn) if self.translated else mfn

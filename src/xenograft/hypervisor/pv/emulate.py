@@ -14,12 +14,13 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 from xenograft.abi.errno import XenError
-from xenograft.abi.xen import VMASST_TYPE_architectural_iopl, vcpu_info
+from xenograft.abi.xen import vcpu_info
 from xenograft.arch.x86 import pv
 from xenograft.arch.x86.pv_decode import MAX_LENGTH, Insn, Op, decode
-from xenograft.arch.x86.registers import X86_CR4_TSD, X86_EXC_GP
+from xenograft.arch.x86.registers import X86_CR4_TSD, X86_EXC_GP, X86_EXC_PF
 from xenograft.engine.protocol import PAGE_SHIFT, AccessError, Exit
 from xenograft.hypervisor.pv.debugreg import get_debugreg, set_debugreg
+from xenograft.hypervisor.pv.ports import PageFault, iopl_ok, port_ok, string_io
 
 if TYPE_CHECKING:
     from xenograft.engine.pv import PvCpu
@@ -68,12 +69,15 @@ def exception(platform: PvPlatform, vcpu: Vcpu, exit_: Exit) -> None:
         cpu.fault(vector, error)
         return
     try:
-        _Emulation(platform, vcpu, cpu, in_kernel).run(insn)
+        length = _Emulation(platform, vcpu, cpu, in_kernel).run(insn)
     except _Fault:
         cpu.fault(X86_EXC_GP, 0)
         return
+    except PageFault as fault:
+        cpu.fault(X86_EXC_PF, fault.error, fault.address)
+        return
     if vcpu.cpu is not None:
-        cpu.complete(insn.length)
+        cpu.complete(length)
 
 
 def _fetch(cpu: PvCpu, vcpu: Vcpu) -> Insn | None:
@@ -99,15 +103,24 @@ class _Emulation:
         self.platform, self.vcpu, self.cpu = platform, vcpu, cpu
         self.in_kernel = in_kernel
 
-    def run(self, insn: Insn) -> None:
-        """Raises _Fault."""
+    def run(self, insn: Insn) -> int:
+        """How far it takes RIP: not at all, if a string instruction isn't done.
+
+        Raises _Fault, PageFault.
+        """
         op = insn.op
+        if op in (Op.INS, Op.OUTS):
+            return self._string(insn)
+        self._run(op, insn)
+        return insn.length
+
+    def _run(self, op: Op, insn: Insn) -> None:
         if op in (Op.IN, Op.OUT):
             self._port(insn)
             return
         if op in (Op.CLI, Op.STI):
             # Ignored, as Xen does: POPF couldn't be caught.
-            if not self._iopl_ok():
+            if not iopl_ok(self.vcpu, self.cpu, self.in_kernel):
                 raise _Fault
             return
         if op is Op.CPUID:
@@ -124,19 +137,24 @@ class _Emulation:
         handler(self, insn)
 
     # -- ports ---------------------------------------------------------------------------------
-    def _iopl_ok(self) -> bool:
-        architectural = self.vcpu.domain.vm_assist >> VMASST_TYPE_architectural_iopl & 1
-        cpl = (0 if architectural else 1) if self.in_kernel else 3
-        return self.cpu.pv_get("iopl") >> 12 >= cpl
+    def _check_port(self, insn: Insn) -> None:
+        port = insn.port if insn.port >= 0 else self.cpu.get("rdx") & 0xFFFF
+        bitmap = self.platform.io_bitmaps.get(self.vcpu.vcpu_id, (0, 0))
+        if not port_ok(self.vcpu, self.cpu, self.in_kernel, port, insn.size, bitmap):
+            raise _Fault
 
     def _port(self, insn: Insn) -> None:
         """No port belongs to the guest: reads give ones, writes are dropped."""
-        if not self._iopl_ok():
-            raise _Fault
+        self._check_port(insn)
         if insn.op is Op.IN:
             ones = (1 << 8 * insn.size) - 1
             rax = self.cpu.get("rax")
             self.cpu.set("rax", ones if insn.size == 4 else rax | ones)
+
+    def _string(self, insn: Insn) -> int:
+        self._check_port(insn)
+        bits = 64 if self.cpu.get("cs.attr") & 1 << 9 else 32
+        return insn.length if string_io(self.cpu, insn, bits) else 0
 
     # -- time and identity -----------------------------------------------------------------------
     def _cpuid(self) -> None:

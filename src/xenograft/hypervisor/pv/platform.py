@@ -66,6 +66,8 @@ class PvPlatform:
         self._mappings: DomainMappings | None = None
         self._xen.show(domain.space)
         self.policy = cpu_policy(domain)
+        self.io_bitmaps: dict[int, tuple[int, int]] = {}
+        """By vCPU: (address, ports) of the bitmap of ports that its user may use."""
         self.msrs = [PvMsrs(self, vcpu) for vcpu in domain.vcpus]
         self.set_width(64)
 

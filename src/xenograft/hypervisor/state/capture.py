@@ -47,19 +47,22 @@ def capture(domain: Domain) -> DomainState:
         raise StateError(f"{domain.name} is being destroyed")
     if domain.kind is not GuestKind.PVH:
         raise StateError(
-            f"{domain.name} is a {domain.kind.value.upper()} guest; only PVH guests can be saved"
+            f"{domain.name} is a {domain.kind.value.upper()} guest;"
+            " only PVH guests can be taken as they are"
         )
     if not domain.pause_count and not domain.is_shutting_down:
         raise StateError(f"{domain.name} runs; pause it first")
     if domain.grants.maptrack:
         raise StateError(f"{domain.name} has mapped pages of other domains: it serves them devices")
     platform: HvmPlatform = domain.arch  # type: ignore[assignment]  # PVH, as was checked
+    # One moment for all: a guest compares its TSC with its system time.
+    now = domain.hypervisor.clock.now()
     return DomainState(
         kind=domain.kind.value,
         bits=domain.bits,
         name=domain.name,
         uuid=domain.uuid,
-        system_time=domain.system_time,
+        system_time=now + domain.time_shift,
         tsc_khz=domain.hypervisor.tsc_khz,
         time_offset_seconds=domain.time_offset_seconds,
         vm_assist=domain.vm_assist,
@@ -70,7 +73,7 @@ def capture(domain: Domain) -> DomainState:
         memory=_memory(domain),
         grants=_grants(domain),
         events=_events(domain),
-        vcpus=tuple(_vcpu(platform, vcpu) for vcpu in domain.vcpus),
+        vcpus=tuple(_vcpu(platform, vcpu, now) for vcpu in domain.vcpus),
         policy=platform.policy.save(),
         watchdogs=tuple(
             (number, deadline + domain.time_shift) for number, deadline in domain.watchdogs.save()
@@ -164,7 +167,7 @@ def _events(domain: Domain) -> EventsRecord:
 
 
 # -- vCPUs ---------------------------------------------------------------------------------------
-def _vcpu(platform: HvmPlatform, vcpu: Vcpu) -> VcpuState:
+def _vcpu(platform: HvmPlatform, vcpu: Vcpu, now: int) -> VcpuState:
     domain = vcpu.domain
     shift = domain.time_shift
     assert vcpu.lapic is not None  # of an HVM-type guest
@@ -192,7 +195,7 @@ def _vcpu(platform: HvmPlatform, vcpu: Vcpu) -> VcpuState:
         vcpu_info=info,
         runstate_area=vcpu.runstate_area,
         time_area=vcpu.time_area,
-        tsc=vcpu.tsc.tsc_at(domain.hypervisor.clock.now()),
+        tsc=vcpu.tsc.tsc_at(now),
         runstate_times=tuple(vcpu.runstate_now()[2]),
     )
 

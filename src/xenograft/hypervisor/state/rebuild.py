@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -115,8 +116,62 @@ def _make(
     pool: int,
 ) -> Domain:
     """The new domain; `fill` gives it its memory."""
+    domain = _create(hypervisor, state, name, uuid, pool)
+    with _whole(domain, state):
+        fill(domain)
+        _finish(domain, state, fresh)
+    return domain
+
+
+def prepare(
+    hypervisor: Hypervisor, state: DomainState, *, name: str, uuid: bytes, pool: int = 0
+) -> Domain:
+    """A new domain, paused, with as much memory as `state` tells of, and nothing in it.
+
+    For a guest that is still running elsewhere: its pages are written into it as they come, and
+    `complete` makes it a domain that can run.  Raises as `rebuild`.
+    """
+    domain = _create(hypervisor, state, name, uuid, pool)
+    with _whole(domain, state):
+        for gfn, count in state.memory.ram:
+            domain.p2m.populate(gfn, count)
+    return domain
+
+
+def complete(domain: Domain, state: DomainState, contents: Contents, *, fresh: bool) -> None:
+    """A domain that was prepared goes on where the one was that `state` tells of.
+
+    `contents` are pages that didn't find their place before.  Raises as `rebuild`; nothing
+    remains of the domain then.
+    """
     _check(state)
-    domain = hypervisor.create_domain(
+    with _whole(domain, state):
+        if len(domain.vcpus) != len(state.vcpus):
+            raise ValueError("it has another number of vCPUs")
+        wanted, there = RunSet(state.memory.ram), RunSet()
+        for gfn, _, count, _ in domain.space.entries():
+            there.add(gfn, count)
+        if list(there.runs()) != list(wanted.runs()):
+            # It has given back memory meanwhile, or got some.
+            for gfn in [one for one in _each(there) if one not in wanted]:
+                domain.p2m.guest_remove_page(gfn)
+            for gfn in [one for one in _each(wanted) if one not in there]:
+                domain.p2m.populate(gfn)
+        for gpa, data in contents:
+            domain.space.write(gpa, data)
+        _finish(domain, state, fresh)
+
+
+def _each(runs: RunSet) -> Iterator[int]:
+    for first, count in runs.runs():
+        yield from range(first, first + count)
+
+
+def _create(
+    hypervisor: Hypervisor, state: DomainState, name: str | None, uuid: bytes | None, pool: int
+) -> Domain:
+    _check(state)
+    return hypervisor.create_domain(
         GuestKind(state.kind),
         name=state.name if name is None else name,
         uuid=state.uuid if uuid is None else uuid,
@@ -125,24 +180,32 @@ def _make(
         max_event_channels=state.events.max_port,
         pool=pool,
     )
+
+
+@contextmanager
+def _whole(domain: Domain, state: DomainState) -> Iterator[None]:
+    """All of it works, or nothing remains of the domain."""
     try:
-        _platform(domain, state)
-        fill(domain)
-        _memory(domain, state, fresh)
-        _vcpus(domain, state, fresh)
-        if fresh:
-            _open_channels(domain)
-        else:
-            domain.events.restore(state.events)
-            _timers(domain, state)
-        restore_domain(hypervisor.sched, domain.sched, state.scheduling)
+        yield
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, AccessError) as error:
-        hypervisor.destroy_domain(domain)
+        domain.hypervisor.destroy_domain(domain)
         raise StateError(f"the record of {state.name[:40]} makes no sense: {error}") from error
     except BaseException:
-        hypervisor.destroy_domain(domain)
+        domain.hypervisor.destroy_domain(domain)
         raise
-    return domain
+
+
+def _finish(domain: Domain, state: DomainState, fresh: bool) -> None:
+    """Everything but the guest's own memory."""
+    _platform(domain, state)
+    _memory(domain, state, fresh)
+    _vcpus(domain, state, fresh)
+    if fresh:
+        _open_channels(domain)
+    else:
+        domain.events.restore(state.events)
+        _timers(domain, state)
+    restore_domain(domain.hypervisor.sched, domain.sched, state.scheduling)
 
 
 def _check(state: DomainState) -> None:
@@ -153,6 +216,8 @@ def _check(state: DomainState) -> None:
         raise StateError(f"a {state.kind[:10]} guest can't be restored, only PVH guests can")
     if state.bits not in (32, 64) or not state.vcpus or len(state.shared_info) != PAGE_SIZE:
         raise StateError("the record makes no sense: no such domain can be")
+    if not 0 <= state.system_time < 1 << 63:
+        raise StateError("the record makes no sense: its time is of no clock")
     if pages > LARGEST or any(gfn < 0 or count <= 0 for gfn, count in runs):
         raise StateError("the record makes no sense: its memory is of no possible size")
     if any(len(page) != PAGE_SIZE for page in (*state.grants.frames, *state.grants.status)):

@@ -19,6 +19,7 @@ import msgspec
 
 from xenograft.abi import xen as abi
 from xenograft.arch.x86.pv import hypercall_page
+from xenograft.toolstack.build.bsd_symtab import bsd_symbols
 from xenograft.toolstack.build.decompress import decompress
 from xenograft.toolstack.build.elf import EM_386, Buffer
 from xenograft.toolstack.build.kernel import Kernel, Unpacker, parse_kernel
@@ -242,7 +243,19 @@ class _Planner:
         self.loads: list[tuple[int, Buffer]] = [
             (load.gpa - notes.paddr_offset, load.data) for load in kernel_loads(kernel)
         ]
+        self._symbols()
         self._check("its kernel", self.next)
+
+    def _symbols(self) -> None:
+        """Its own symbols right behind the kernel, if it asks for them."""
+        if not self.kernel.notes.text("BSD_SYMTAB").startswith("yes"):
+            return
+        data = bsd_symbols(self.kernel.image, self.kernel.elf)
+        word = self.bits // 8
+        at = -(-(self.kernel.elf.end - self.notes.paddr_offset) // word) * word
+        if data:
+            self.loads.append((at, data))
+            self.next = page_up(at + len(data)) >> PAGE_SHIFT
 
     def _check(self, what: str, end: int) -> None:
         if end << PAGE_SHIFT > self.memory:

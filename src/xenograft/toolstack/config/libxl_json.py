@@ -68,8 +68,22 @@ def _actions(config: DomainConfig) -> dict[str, str]:
     return {name: value.replace("-", "_") for name, value in values.items() if value != "destroy"}
 
 
-def domain_json(config: DomainConfig, domid: int | None, identity: str | None) -> dict[str, Any]:
-    """The configuration of domain `domid` (None: of one that isn't made yet)."""
+def _sched_params(config: DomainConfig, sched: str) -> dict[str, Any]:
+    """libxl_domain_sched_params of a domain under that scheduler."""
+    if sched in ("credit", "credit2"):
+        weight = 256 if config.cpu_weight is None else config.cpu_weight
+        return {"sched": sched, "weight": weight, "cap": config.cap or 0}
+    times = {"period": config.period, "extratime": config.extratime, "budget": config.slice}
+    return {"sched": sched} | (_without(times) if sched == "rtds" else {})
+
+
+def domain_json(
+    config: DomainConfig, domid: int | None, identity: str | None, sched: str = "credit2"
+) -> dict[str, Any]:
+    """The configuration of domain `domid` (None: of one that isn't made yet).
+
+    `sched`: the scheduler of its pool.
+    """
     most = config.memory if config.maxmem is None else max(config.maxmem, config.memory)
     build = {
         "max_vcpus": config.max_vcpus,
@@ -77,7 +91,7 @@ def domain_json(config: DomainConfig, domid: int | None, identity: str | None) -
         "max_memkb": most << 10,
         "target_memkb": config.memory << 10,
         "video_memkb": 0,
-        "sched_params": {"sched": "credit2", "weight": 256, "cap": 0},
+        "sched_params": _sched_params(config, sched),
         "claim_mode": "True",
         "kernel": config.kernel,
         "cmdline": config.cmdline or None,
@@ -93,6 +107,7 @@ def domain_json(config: DomainConfig, domid: int | None, identity: str | None) -
                 "name": config.name,
                 "domid": INVALID_DOMID,
                 "uuid": identity,
+                "pool_name": config.pool,
                 "run_hotplug_scripts": "True",
             }
         ),

@@ -120,6 +120,40 @@ class Devices:
         self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
 
+    def resize_disk(self, devid: int, size: int) -> None:
+        """Make a disk that domain 0 serves `size` bytes long, and tell the guest.
+
+        Raises UserError: there's no such disk, it would become smaller, it can't be done.
+        """
+        from xenograft.backends.block.device import BlockDevice
+
+        device = self._services.buses["vbd"].find(self._domain.domid, devid)
+        if not isinstance(device, BlockDevice):
+            raise UserError(f"{self._domain.name} has no disk {devid} of domain 0's")
+        try:
+            device.grow(size)
+        except OSError as error:
+            raise UserError(f"disk {devid}: {error.strerror or error}") from None
+
+    def change_medium(self, disk: Disk) -> None:
+        """Put what `disk` names into the CD drive of that name, or take out what's there.
+
+        The guest sees a drive whose size has changed (io/blkif.h: `sectors` and the state are
+        written again).  Raises UserError, with nothing changed.
+        """
+        status = self.find("vbd", disk.device_number)
+        if status is None:
+            raise UserError(f"{self._domain.name} has no drive {disk.vdev}")
+        if self._store.get(f"{status.backend}/device-type") != "cdrom":
+            raise UserError(f"{self._domain.name}: {disk.vdev} is no CD drive")
+        if status.backend_domid == self._services.control.domid:
+            # The back end opens it by itself; who asked is to hear at once that it can't.
+            image = open_disk(disk)
+            if image is not None:
+                image.close()
+        params = disk_record(disk, self._domain.domid).backend["params"]
+        self._store.write(f"{status.backend}/params", params)
+
     def attach_vif(self, vif: Vif) -> DeviceRecord:
         """Add a network interface.  Raises UserError, with nothing changed."""
         devid = vif.devid if vif.devid is not None else self._free_devid("vif")

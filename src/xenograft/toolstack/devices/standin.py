@@ -154,22 +154,28 @@ class VbdWatch:
         names = ["ring-ref"] if single else [f"ring-ref{i}" for i in range(1 << order)]
         refs = [self._number(base + name) for name in names]
         port = self._number(f"{base}event-channel")
-        grants = self._guest.grants
         held: list[Acquired] = []
-        queue = _Queue(refs, port, held, None)  # type: ignore[arg-type]  # filled in below
-        self._queues.append(queue)
-        for ref in refs:
-            held.append(acquire_grant(grants, ref, self._server, True))
+        try:
+            for ref in refs:
+                held.append(acquire_grant(self._guest.grants, ref, self._server, True))
+        except GrantError:
+            self._let_go(refs, held)
+            raise
         maddrs = [page.mfn << PAGE_SHIFT for page in held]
-        queue.ledger = RingLedger(SharedPages(self._services.host.memory, maddrs), self._layout)
+        ledger = RingLedger(SharedPages(self._services.host.memory, maddrs), self._layout)
+        self._queues.append(_Queue(refs, port, held, ledger))
+
+    def _let_go(self, refs: list[int], held: list[Acquired]) -> None:
+        """Give back the pages of a ring, of whose grants the first ones are held."""
+        for ref, page in zip(refs, held, strict=False):
+            release_grant(self._guest.grants, ref, True)
+            self._services.hypervisor.frames.put_page(page.mfn)
 
     def _end(self) -> None:
         """Let go of the rings."""
         queues, self._queues = self._queues, []
         for queue in queues:
-            for ref, page in zip(queue.refs, queue.held, strict=False):
-                release_grant(self._guest.grants, ref, True)
-                self._services.hypervisor.frames.put_page(page.mfn)
+            self._let_go(queue.refs, queue.held)
 
     def close(self) -> None:
         """Stop watching; a second time does nothing."""
@@ -187,14 +193,15 @@ class VbdWatch:
         self.run_enter(0, 0, 0)
         queues = [queue for queue in self._queues if not queue.ledger.broken]
         stand_in = None
-        if (
-            queues
-            and self._layout is not None
-            and self._server not in self._services.hypervisor.domains
-        ):
-            stand_in = StandIn(self._services, self._guest, self._server)
+        if queues and self._layout is not None:
+            # The dead domain may have served other disks and guests, too: they share a stand-in.
+            stand_in = self._services.stand_ins.get(self._server)
+            if stand_in is None and self._server not in self._services.hypervisor.domains:
+                stand_in = StandIn(self._services, self._server)
+        if stand_in is not None and self._layout is not None:
             for queue in queues:
-                stand_in.take_over(queue.refs, queue.port, self._layout, queue.ledger.outstanding)
+                outstanding = queue.ledger.outstanding
+                stand_in.take_over(self._guest, queue.refs, queue.port, self._layout, outstanding)
         self.close()
         return stand_in
 
@@ -250,12 +257,12 @@ class _DeadRing:
 
 
 class StandIn:
-    """A domain without vCPUs in the place of a dead one, for the rings of one guest."""
+    """A domain without vCPUs in the place of a dead one, for all rings that it served."""
 
-    def __init__(self, services: Services, guest: Domain, domid: int) -> None:
+    def __init__(self, services: Services, domid: int) -> None:
         hypervisor = services.hypervisor
-        self._hypervisor = hypervisor
-        self._guest = guest
+        self._services = services
+        self._domid = domid
         self.domain = hypervisor.create_domain(
             GuestKind.PVH, domid=domid, name=f"standin-{domid}", max_vcpus=0, host=True
         )
@@ -263,24 +270,32 @@ class StandIn:
             hypervisor, self.domain, StoreClient(services.store, domid), services.work
         )
         self._rings: list[_DeadRing] = []
+        services.stand_ins[domid] = self
 
     def take_over(
-        self, refs: list[int], port: int, layout: Layout, outstanding: dict[int, int]
+        self,
+        guest: Domain,
+        refs: list[int],
+        port: int,
+        layout: Layout,
+        outstanding: dict[int, int],
     ) -> None:
         """Answer a ring from now on; one that can't be had stays without answers."""
         try:
-            ring = _DeadRing(self._host, self._guest.domid, refs, port, layout)
+            ring = _DeadRing(self._host, guest.domid, refs, port, layout)
         except (GrantError, XenError, RingError) as error:
-            self._host.log(f"{self._guest.name}: no answers on the ring of port {port}: {error}")
+            self._host.log(f"{guest.name}: no answers on the ring of port {port}: {error}")
             return
         self._rings.append(ring)
         ring.answer(outstanding)
         ring.serve()
 
     def close(self) -> None:
-        """Leave the place."""
+        """Leave the place; a second time does nothing."""
+        if self._services.stand_ins.pop(self._domid, None) is None:
+            return
         for ring in self._rings:
             ring.close()
         self._rings.clear()
         self._host.store.close()
-        self._hypervisor.destroy_domain(self.domain)
+        self._services.hypervisor.destroy_domain(self.domain)

@@ -3,11 +3,11 @@
 # What the demonstration guest's udhcpc does with an answer.
 case $1 in
 deconfig)
-    ip address flush dev "$interface"
+    ip -4 address flush dev "$interface"
     ip link set "$interface" up
     ;;
 bound | renew)
-    ip address flush dev "$interface"
+    ip -4 address flush dev "$interface"
     ip address add "$ip/${mask:-24}" dev "$interface"
     for address in $router; do
         ip route add default via "$address" dev "$interface"

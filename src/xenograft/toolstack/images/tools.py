@@ -22,11 +22,16 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "mke2fs": ("e2fsprogs", "libext2fs2", "libcom-err2", "libss2"),
     "e2fsck": ("e2fsprogs", "libext2fs2", "libcom-err2", "libss2"),
     "xenstore-ls": ("xenstore-utils", "libxenstore4", "libxentoolcore1"),
+    "xenstore-control": (
+        *("xen-utils-4.17", "libxenmisc4.17", "libxenstore4", "libxentoolcore1", "libxentoollog1"),
+        *("libxencall1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1"),
+        *("libxendevicemodel1", "liblzo2-2"),
+    ),
     "xenalyze": ("xen-utils-common",),
 }
 """The packages of each program that is known here."""
 
-_BINARIES = ("usr/sbin", "usr/bin", "sbin", "bin")
+_BINARIES = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/xen-4.17/bin")
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 

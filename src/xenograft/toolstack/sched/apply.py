@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.abi.errno import XenError
-from xenograft.hypervisor.sched.cpumask import CpuMask
+from xenograft.hypervisor.sched.cpumask import CpuMask, show
 from xenograft.hypervisor.sched.scheduler import Params
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.sched.control import PoolInfo, SchedControl, reason
@@ -100,3 +102,37 @@ def _affinity(control: SchedControl, domid: int, config: DomainConfig, vcpus: in
     for vcpu in range(vcpus):
         if hard[vcpu] is not None or soft[vcpu] is not None:
             control.set_affinity(domid, vcpu, hard[vcpu], soft[vcpu])
+
+
+def scheduling_of(control: SchedControl, domid: int, config: DomainConfig) -> DomainConfig:
+    """The configuration with the scheduling that the domain has now: the inverse of the above.
+
+    As libxl_retrieve_domain_configuration() does it. RTDS's reservation is that of the first
+    vCPU: a configuration has one for all.  Raises XenError.
+    """
+    pool = control.pool_of(domid)
+    weights, times = Params(), Params()
+    if pool.sched in ("credit", "credit2"):
+        weights = control.get_params(domid, pool.sched)
+    elif pool.sched == "rtds":
+        (times,) = control.get_vcpu_params(domid, [0])
+    vcpus = [control.vcpu_info(domid, vcpu) for vcpu in range(config.max_vcpus)]
+    return msgspec.structs.replace(
+        config,
+        pool=None if pool.pool_id == 0 and config.pool is None else pool.name,
+        cpu_weight=weights.weight,
+        cap=weights.cap,
+        period=times.period_us,
+        slice=times.budget_us,
+        extratime=times.extratime,
+        cpus=_lists([vcpu.hard for vcpu in vcpus], control.all_cpus),
+        cpus_soft=_lists([vcpu.soft for vcpu in vcpus], control.all_cpus),
+    )
+
+
+def _lists(masks: list[CpuMask], everything: CpuMask) -> str | tuple[str, ...] | None:
+    """One text for all vCPUs if it does, none if they are free."""
+    texts = [show(mask, everything) for mask in masks]
+    if len(set(texts)) > 1:
+        return tuple(texts)
+    return None if texts[0] == "all" else texts[0]

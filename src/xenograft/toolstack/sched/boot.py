@@ -27,7 +27,7 @@ def make_pools(control: SchedControl, system: System) -> None:
     `xg sched-arinc653`, since no domain is there yet.  Raises UserError.
     """
     system.check_pools()
-    cpus = system.pool_cpus()
+    cpus = system.pool_cpus
     first = system.pool[0]
     for cpu in control.pool("0").cpus:
         if not cpus[first.name] >> cpu & 1:
@@ -51,7 +51,7 @@ def machine_of(system: System, **more: Any) -> Machine:
     from xenograft.toolstack.machine import Machine
 
     machine = Machine(
-        cpus=system.machine.topology(),
+        cpus=system.topology,
         sched=system.pool[0].sched,
         credit2_runqueue=system.machine.credit2_runqueue,
         **more,

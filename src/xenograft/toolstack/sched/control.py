@@ -139,6 +139,14 @@ class SchedControl(HostCalls):
                 return pool
         raise UserError(f"unknown cpupool '{name}'")
 
+    def pool_of(self, domid: int) -> PoolInfo:
+        """The pool that a domain is in (XEN_DOMCTL_getdomaininfo's cpupool). Raises XenError."""
+        domain = self._hypervisor.domains.get(domid)
+        if domain is None:
+            raise XenError(Errno.ESRCH)
+        number = domain.sched.pool_id
+        return next(pool for pool in self.pools() if pool.pool_id == number)
+
     def free_cpus(self) -> tuple[int, ...]:
         """CPUs in no pool."""
         memory = HostAccess()

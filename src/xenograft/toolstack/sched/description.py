@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -122,22 +123,37 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vcpu: tuple[Vcpu, ...] = (Vcpu(),)
 
 
-class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """The whole file. What follows from it is worked out once: there may be thousands of vCPUs."""
 
     machine: Machine = Machine()
     pool: tuple[Pool, ...] = (Pool("Pool-0"),)
     domain: tuple[Domain, ...] = ()
 
     # -- what follows from it --------------------------------------------------------------------
+    @cached_property
+    def topology(self) -> Topology:
+        """Raises UserError."""
+        return self.machine.topology()
+
+    @cached_property
+    def _nodes(self) -> dict[int, CpuMask]:
+        topology = self.topology
+        return {node: topology.node_cpus(node) for node in range(topology.nodes)}
+
+    @cached_property
+    def _pools(self) -> dict[str, Pool]:
+        return {pool.name: pool for pool in self.pool}
+
+    @cached_property
     def pool_cpus(self) -> dict[str, CpuMask]:
         """The CPUs of each pool. Raises UserError: a CPU in two pools, a pool without one …"""
-        topology = self.machine.topology()
-        nodes = {node: topology.node_cpus(node) for node in range(topology.nodes)}
+        topology, nodes = self.topology, self._nodes
         everything = topology.all_cpus
         found: dict[str, CpuMask] = {}
         taken = 0
         for pool in self.pool:
+            _check_name("pool", pool.name)
             if pool.name in found:
                 raise UserError(f"pool {pool.name!r} is there twice")
             if pool.sched not in BY_NAME:
@@ -171,22 +187,20 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises UserError."""
         if domain.pool is None:
             return self.pool[0]
-        for pool in self.pool:
-            if pool.name == domain.pool:
-                return pool
-        names = [pool.name for pool in self.pool]
-        raise UserError(f"domain {domain.name!r}: {unknown('pool', domain.pool, names)}")
+        pool = self._pools.get(domain.pool)
+        if pool is None:
+            why = unknown("pool", domain.pool, self._pools)
+            raise UserError(f"domain {domain.name!r}: {why}")
+        return pool
 
     def affinity(self, domain: Domain, vcpu: Vcpu, *, soft: bool = False) -> CpuMask | None:
         """Hard or soft affinity of a vCPU (None: none). Raises UserError outside its pool."""
         text = vcpu.cpus_soft if soft else vcpu.cpus
         if text is None:
             return None
-        topology = self.machine.topology()
-        nodes = {node: topology.node_cpus(node) for node in range(topology.nodes)}
-        mask = parse_cpu_list(text, topology.all_cpus, nodes)
+        mask = parse_cpu_list(text, self.topology.all_cpus, self._nodes)
         pool = self.pool_of(domain)
-        if not soft and not mask & self.pool_cpus()[pool.name]:
+        if not soft and not mask & self.pool_cpus[pool.name]:
             raise UserError(
                 f"domain {domain.name!r}: cpus {text!r} has no CPU of its pool {pool.name!r}"
             )
@@ -263,7 +277,7 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check_pools(self) -> None:
         """Raises UserError for pools that can't be; domains aren't looked at."""
-        cpus = self.pool_cpus()
+        cpus = self.pool_cpus
         for pool in self.pool:
             if pool.sched == "arinc653" and cpus[pool.name].bit_count() > 1:
                 raise UserError(f"pool {pool.name!r}: an arinc653 pool has one CPU")
@@ -275,10 +289,12 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self.check_pools()
         if parse_ns(self.machine.duration, "machine: duration") <= 0:
             raise UserError(f"machine: duration {self.machine.duration}; it is longer than 0")
-        names = [domain.name for domain in self.domain]
+        names: set[str] = set()
         for domain in self.domain:
-            if names.count(domain.name) > 1:
+            _check_name("domain", domain.name)
+            if domain.name in names:
                 raise UserError(f"domain {domain.name!r} is there twice")
+            names.add(domain.name)
             if not domain.vcpu:
                 raise UserError(f"domain {domain.name!r} has no vCPU")
             pool = self.pool_of(domain)
@@ -293,6 +309,12 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 self.affinity(domain, vcpu)
                 self.affinity(domain, vcpu, soft=True)
                 vcpu.load.make(f"domain {domain.name!r} vCPU {index}")
+
+
+def _check_name(what: str, name: str) -> None:
+    """Names are shown on terminals, and in pictures. Raises UserError."""
+    if not name.isprintable() or not 1 <= len(name) <= 128:
+        raise UserError(f"{what} {name[:40]!r}: a name is 1 to 128 printable characters")
 
 
 def read_text(file: str) -> str:

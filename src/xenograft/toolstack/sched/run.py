@@ -112,7 +112,7 @@ class Simulation:
         self.system = system
         self.duration = parse_ns(system.machine.duration, "machine: duration")
         self.sim = Simulator(
-            system.machine.topology(),
+            system.topology,
             BY_NAME[system.pool[0].sched].sched_id,
             system.machine.credit2_runqueue,
         )
@@ -142,7 +142,7 @@ def _late(load: Periodic, now: int) -> list[Job]:
 
 def _furnish(system: System, sim: Simulator) -> list[tuple[SchedUnit, Load]]:
     """Make a simulation's pools and domains; returns what each vCPU does."""
-    cpus = system.pool_cpus()
+    cpus = system.pool_cpus
     numbers: dict[str, int] = {}
     try:
         for index, pool in enumerate(system.pool):
@@ -231,8 +231,8 @@ class Analysis(msgspec.Struct, frozen=True):
 def analyze(system: System) -> Analysis:
     """Raises UserError for a system that isn't right, or that has no such pool."""
     system._check()
-    cpus = system.pool_cpus()
-    everything = system.machine.topology().all_cpus
+    cpus = system.pool_cpus
+    everything = system.topology.all_cpus
     rtds: dict[str, PoolReport] = {}
     tables: dict[str, tuple[int, list[PartitionReport]]] = {}
     for pool in system.pool:

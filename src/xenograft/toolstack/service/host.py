@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
     from xenograft.toolstack.service.handlers.schedule import Recording
+    from xenograft.toolstack.state.fork import Moment
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Guest:
     """It stays after its end, until somebody destroys it."""
     destroyed: bool = False
     on_destroy: list[Callable[[], None]] = field(default_factory=list)
+    moments: dict[str, Moment] = field(default_factory=dict)
+    """What it can be taken back to, by name."""
 
     @property
     def domid(self) -> int:
@@ -81,9 +84,10 @@ class Host:
     def lookup(self, text: str) -> XenDomain | None:
         """The domain of a number or a name, domain 0 included."""
         if text.isascii() and text.isdigit():
-            return self.hypervisor.domains.get(int(text)) if len(text) < 6 else None
+            found = self.hypervisor.domains.get(int(text)) if len(text) < 6 else None
+            return None if found is None or found.is_hidden else found
         for domain in self.hypervisor.domains.values():
-            if domain.name == text and not domain.dying:
+            if domain.name == text and not domain.dying and not domain.is_hidden:
                 return domain
         return None
 
@@ -113,7 +117,7 @@ class Host:
         if wanted:
             return [self.domain(name) for name in wanted]
         domains = self.hypervisor.domains
-        return [domains[domid] for domid in sorted(domains)]
+        return [domains[domid] for domid in sorted(domains) if not domains[domid].is_hidden]
 
     # -- coming and going ----------------------------------------------------------------
     def add(self, domain: Domain, config: DomainConfig) -> Guest:
@@ -133,6 +137,9 @@ class Host:
             guest.domain.destroy()
         finally:
             del self.guests[guest.domid]
+            moments, guest.moments = guest.moments, {}
+            for moment in moments.values():
+                moment.close()
             self.changed()
             for listener in guest.on_destroy:
                 listener()

@@ -79,6 +79,8 @@ class Service:
         self.lines: dict[int, Line] = {}
         self.suspending: set[int] = set()
         """Domains that somebody saves, suspends or sends elsewhere."""
+        self.reading = asyncio.Lock()
+        """Held by who reads a guest that runs: there's one log of written pages."""
         self.streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -13,6 +13,7 @@ OPEN_SECONDS = 20.0
 """How long a request waits for its stream."""
 ANSWER_SECONDS = 60.0
 """How long the other end may take for its next step."""
+_LAST_WORDS_SECONDS = 1.0
 _CHUNK = 256 << 10
 MAX_LINE = 2000
 MAX_NAME = 64
@@ -28,18 +29,33 @@ class Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._line: asyncio.Future[bytes] | None = None
         self.sent = 0
 
     async def write(self, data: bytes) -> None:
-        """Raises LinkBroken."""
+        """Raises LinkBroken; Failure if the other end says meanwhile what's wrong (`listen`)."""
         self.sent += len(data)
         view = memoryview(data)
-        try:
-            for at in range(0, len(view), _CHUNK):
+        for at in range(0, len(view), _CHUNK):
+            if self._line is not None and self._line.done():
+                await self.hear("", 0)
+            try:
                 self._writer.write(view[at : at + _CHUNK])
                 await self._writer.drain()
-        except OSError as error:
-            raise LinkBroken(error.strerror or str(error)) from None
+            except OSError as error:
+                if self._line is not None:
+                    await self.hear("", _LAST_WORDS_SECONDS)
+                raise LinkBroken(error.strerror or str(error)) from None
+
+    def listen(self) -> None:
+        """From now on, hear at once if the other end has something to say."""
+        self._line = asyncio.ensure_future(self._reader.readuntil(b"\n"))
+
+    def close(self) -> None:
+        """Nothing is heard any more."""
+        if self._line is not None:
+            self._line.cancel()
+            self._line = None
 
     async def say(self, line: str) -> None:
         await self.write(line.encode() + b"\n")
@@ -55,8 +71,12 @@ class Stream:
 
     async def hear(self, wanted: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait for a line.  Raises LinkBroken; Failure if it's an error."""
+        if self._line is None:
+            self.listen()
+        assert self._line is not None
+        line_task, self._line = self._line, None
         try:
-            line = await asyncio.wait_for(self._reader.readuntil(b"\n"), seconds)
+            line = await asyncio.wait_for(line_task, seconds)
         except TimeoutError:
             raise LinkBroken(f"no answer in {seconds:g} s") from None
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -113,5 +133,6 @@ class Streams:
         try:
             yield stream
         finally:
+            stream.close()
             if name in self._ends:
                 self._ends[name].set()

@@ -11,6 +11,8 @@ plugged in instead.
 from __future__ import annotations
 
 import uuid as uuids
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,15 +41,11 @@ Disks = dict[int, Snapshot]
 """Contents of writable disks, by device number."""
 
 
-def fork(domain: Domain, name: str) -> Domain:
+def fork(domain: Domain, name: str, paused: bool = False) -> Domain:
     """A clone that runs as soon as the machine does.  Raises UserError; nothing remains then."""
-    machine = domain.machine
-    machine.check_name(name)
-    moment = Moment(domain, keep_memory=False)
-    try:
-        return moment.born(name, str(uuids.uuid4()))
-    finally:
-        moment.close()
+    domain.machine.check_name(name)
+    with Moment(domain, keep_memory=False) as moment:
+        return moment.fork(name, paused)
 
 
 class Moment:
@@ -58,15 +56,17 @@ class Moment:
     """
 
     def __init__(self, domain: Domain, keep_memory: bool = True) -> None:
-        check_can_save(domain)
+        check_can_save(domain, "snapshot")
         if is_suspended(domain.xen):
             raise UserError(f"{domain.name} has suspended itself; resume it first")
         self._machine = domain.machine
         self._config = domain.config
         self._xen = domain.xen
         self._own = False
+        self.taken_ns = domain.machine.hypervisor.clock.now()
+        """When it was, in ns of the machine's time."""
         self.name = domain.name
-        self.domain = domain
+        self._domain = domain
         domain.pause()
         self._disks: Disks = {}
         try:
@@ -109,17 +109,13 @@ class Moment:
                 raise UserError(f"{self.name} can't be cloned ({error.errno.name})") from None
             raise UserError("the machine has too little memory left for another guest") from None
 
-    def fork(self, name: str) -> Domain:
-        """A guest that goes on from here, beside the one that it was.  Raises UserError."""
+    def fork(self, name: str, paused: bool = False, *, uuid: str | None = None) -> Domain:
+        """A guest that goes on from here, with disks of its own.  Raises UserError."""
         self._machine.check_name(name)
-        return self.born(name, str(uuids.uuid4()))
-
-    def born(self, name: str, uuid: str) -> Domain:
-        """A clone with disks of its own.  Raises UserError."""
         config = msgspec.structs.replace(
             self._config,
             name=name,
-            uuid=uuid,
+            uuid=uuid or str(uuids.uuid4()),
             vif=tuple(msgspec.structs.replace(vif, mac="", forward=()) for vif in self._config.vif),
             # Its disks are nowhere but here: it can't be built again.
             on_reboot="destroy",
@@ -133,21 +129,26 @@ class Moment:
         )
         domain = self._adopt(config, services, images)
         _renew_interfaces(domain)
-        domain.unpause()
+        if not paused:
+            domain.unpause()
         self._machine.announce(name)
         return domain
 
-    def rewind(self) -> Domain:
+    def rewind(
+        self, end: Callable[[Domain], None] | None = None, *, paused: bool = False
+    ) -> Domain:
         """The guest as it was, its disks too, in place of what has become of it.
 
-        The domain has another number.  Raises UserError.
+        The domain has another number.  `end` destroys what there is of the guest now.  Raises
+        UserError.
         """
-        machine, current = self._machine, self.domain
+        machine, identity = self._machine, self._state.uuid
         for other in machine.domains:
-            if other.name == self.name and other is not current:
-                raise UserError(f"there is another guest {self.name} by now")
-        if not current.destroyed:
-            current.destroy()
+            if other.name == self.name and other.xen.uuid != identity:
+                raise UserError(f"there is another guest {self.name} by now; rename it first")
+        for other in machine.domains:
+            if other.xen.uuid == identity:
+                (other.destroy if end is None else partial(end, other))()
         images: dict[int, Origin] = {}
         try:
             for devid, disk in self._disks.items():
@@ -155,10 +156,11 @@ class Moment:
                 images[devid] = disk.origin.reopen()
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror or error}") from None
-        self.domain = self._adopt(self._config, self._services, images)
-        self.domain.unpause()
+        domain = self._adopt(self._config, self._services, images)
+        if not paused:
+            domain.unpause()
         machine.announce(self.name)
-        return self.domain
+        return domain
 
     def _adopt(
         self,
@@ -189,8 +191,8 @@ class Moment:
         if self._own:
             self._own = False
             self._machine.hypervisor.destroy_domain(self._xen)
-        elif not self.domain.destroyed:
-            self.domain.unpause()
+        elif not self._domain.destroyed:
+            self._domain.unpause()
         self._drop_disks()
 
     def _drop_disks(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -19,9 +19,12 @@ from xenograft import __version__
 from xenograft.abi.errno import Errno, XenError
 from xenograft.backends.console.console import ConsoleState
 from xenograft.engine.protocol import PAGE_SHIFT
+from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.state.capture import capture
 from xenograft.hypervisor.state.contents import contents
+from xenograft.hypervisor.state.pv import PvDomainState, capture_pv, contents_pv
 from xenograft.hypervisor.state.rebuild import rebuild
+from xenograft.hypervisor.state.rebuild_pv import rebuild_pv
 from xenograft.hypervisor.state.records import DomainState, StateError
 from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.create import attach_console
@@ -32,20 +35,23 @@ from xenograft.toolstack.state.file import Writer
 from xenograft.toolstack.state.services import (
     ServicesState,
     capture_services,
+    check_served_here,
     check_services,
     revive_services,
-    served_elsewhere,
     settle,
     uuid_text,
 )
-from xenograft.toolstack.state.suspend import is_suspended
+from xenograft.toolstack.state.suspend import can_suspend, is_suspended
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from xenograft.hypervisor.domain import Domain as XenDomain
-    from xenograft.toolstack.machine import Domain, Machine
+    from xenograft.toolstack.machine import Domain, Machine, SaveMode
     from xenograft.toolstack.state.file import Sink
     from xenograft.toolstack.state.pages import SavedGuest
 
+_State = TypeVar("_State")
 
 FEATURES = ("feature-poweroff", "feature-reboot", "feature-suspend")
 """What a guest may write below control/ (xenstore-paths.pandoc)."""
@@ -75,7 +81,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Everything but the pages."""
 
-    xen: DomainState
+    xen: DomainState | None
+    pv: PvDomainState | None = None
+    """Of a PV guest, instead."""
     console: ConsoleState
     services: ServicesState | None
     """Of a snapshot; a guest that has suspended itself sets these up anew."""
@@ -97,17 +105,18 @@ def head_of(domain: Domain, config: DomainConfig) -> Head:
     )
 
 
-def check_can_save(domain: Domain) -> None:
-    """Raises UserError, one line, for a guest whose state can't be had now."""
-    if domain.ended and not is_suspended(domain.xen):
+def check_can_save(domain: Domain, mode: SaveMode = "auto") -> None:
+    """Raises UserError, one line, for a guest whose state can't be had now in that way."""
+    xen, services = domain.xen, domain.machine.services
+    if domain.ended and not is_suspended(xen):
         raise UserError(f"{domain.name} has shut down: there is nothing to save")
-    services = domain.machine.services
-    elsewhere = served_elsewhere(services, domain.domid)
-    if elsewhere and not is_suspended(domain.xen):
-        raise UserError(
-            f"{domain.name} can't be saved without its help: another domain serves its"
-            f" {', '.join(elsewhere)}"
-        )
+    if xen.kind is GuestKind.HVM:
+        raise UserError(f"{domain.name} is an HVM guest; PVH and PV guests can be saved")
+    helps = mode != "snapshot" and can_suspend(services, xen)
+    if not helps and not is_suspended(xen):
+        check_served_here(services, xen)
+        if xen.kind is GuestKind.PV:
+            raise UserError(f"{domain.name} is a PV guest, and has to suspend itself first")
 
 
 def body_of(domain: Domain) -> Body:
@@ -116,21 +125,39 @@ def body_of(domain: Domain) -> Body:
     settle(services, domain.domid)
     domain.console._drain()
     suspended = is_suspended(domain.xen)
+    pv = domain.xen.kind is GuestKind.PV
     return Body(
         services=None if suspended else capture_services(services, domain.xen),
         console=domain.console.backend.save(),
         features=tuple(
             name for name in FEATURES if services.client.get(_feature(domain.domid, name)) == "1"
         ),
-        xen=_captured(domain),
+        xen=None if pv else _captured(domain, capture),
+        pv=_captured(domain, capture_pv) if pv else None,
     )
 
 
-def _captured(domain: Domain) -> DomainState:
+def first_body(domain: Domain) -> Body:
+    """The state of a guest that still runs, as far as its memory's size counts."""
+    domain.pause()
     try:
-        return capture(domain.xen)
+        return Body(
+            services=None, console=ConsoleState(b"", 0, b""), xen=_captured(domain, capture)
+        )
+    finally:
+        domain.unpause()
+
+
+def _captured(domain: Domain, how: Callable[[XenDomain], _State]) -> _State:
+    try:
+        return how(domain.xen)
     except StateError as error:
         raise UserError(str(error)) from None
+
+
+def pages_of(xen: XenDomain) -> Iterator[tuple[int, bytes]]:
+    """(guest-physical address, bytes) of what is kept of a guest's memory."""
+    return contents_pv(xen) if xen.kind is GuestKind.PV else contents(xen)
 
 
 def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
@@ -142,7 +169,7 @@ def write_guest(domain: Domain, config: DomainConfig, sink: Sink) -> int:
     body = body_of(domain)
     writer = Writer(sink)
     writer.head(msgspec.json.encode(head_of(domain, config)))
-    for gpa, data in contents(domain.xen):
+    for gpa, data in pages_of(domain.xen):
         writer.pages(gpa >> PAGE_SHIFT, data)
     writer.body(msgspec.msgpack.encode(body))
     writer.done()
@@ -163,6 +190,8 @@ def read_body(data: bytes, name: str) -> Body:
         body = msgspec.msgpack.decode(data, type=Body)
         if body.services is not None:
             check_services(body.services)
+        if (body.xen is None) == (body.pv is None) or (body.pv and body.services):
+            raise ValueError("it is of no kind of guest")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{name} is damaged: {_line(error)}") from None
     return body
@@ -173,22 +202,24 @@ def _line(error: BaseException) -> str:
 
 
 class Prepared:
-    """A guest whose memory and processors are there again; its devices come with `finish`.
-
-    Raises UserError; nothing is left of the guest then.  `name` is what the saved state is called
-    in messages; `config`: instead of the one that was saved with it.
-    """
+    """A guest whose memory and processors are there again; its devices come with `finish`."""
 
     def __init__(
-        self, machine: Machine, saved: SavedGuest, name: str, config: DomainConfig | None = None
+        self,
+        machine: Machine,
+        name: str,
+        head: Head,
+        body: Body,
+        config: DomainConfig,
+        xen: XenDomain,
     ) -> None:
+        """`name` is what the saved state is called in messages."""
         self._machine = machine
         self._name = name
-        self.head = read_head(saved.head, name)
-        self._body = body = read_body(saved.body, name)
-        self._config = self.head.config if config is None else config
-        machine.check_name(self._config.name)
-        self._xen = _rebuild(machine, self.head, body, saved, name, self._config)
+        self.head = head
+        self._body = body
+        self._config = config
+        self._xen = xen
 
     def finish(self) -> Domain:
         """The guest with its devices, paused.  Raises UserError; nothing is left of it then."""
@@ -235,34 +266,57 @@ def revive(
     `config`: instead of the one that was saved with it.  Raises UserError; nothing is left of
     the guest then.
     """
-    domain = Prepared(machine, saved, name, config).finish()
+    head, body = read_head(saved.head, name), read_body(saved.body, name)
+    config = head.config if config is None else config
+    machine.check_name(config.name)
+    xen = rebuild_guest(machine, head, body, _pieces(saved), name, config)
+    domain = Prepared(machine, name, head, body, config, xen).finish()
     if not paused:
         domain.unpause()
     machine.announce(domain.name)
     return domain
 
 
-def _rebuild(
-    machine: Machine, head: Head, body: Body, saved: SavedGuest, name: str, config: DomainConfig
+def rebuild_guest(
+    machine: Machine,
+    head: Head,
+    body: Body,
+    pages: Iterator[tuple[int, bytes]],
+    name: str,
+    config: DomainConfig,
 ) -> XenDomain:
+    """Memory and processors of a guest, whose pages are (address, bytes).  Raises UserError."""
+    uuid = uuids.UUID(config.uuid or head.uuid).bytes
     try:
+        if body.pv is not None:
+            return rebuild_pv(machine.hypervisor, body.pv, pages, name=config.name, uuid=uuid)
+        assert body.xen is not None  # read_body has looked
         return rebuild(
             machine.hypervisor,
             body.xen,
-            ((first << PAGE_SHIFT, data) for first, data in saved.pages(body.xen.memory.ram)),
+            pages,
             name=config.name,
-            uuid=uuids.UUID(config.uuid or head.uuid).bytes,
+            uuid=uuid,
             fresh=body.services is None,
         )
-    except StateError as error:
-        raise UserError(f"{name} is damaged: {_line(error)}") from None
-    except XenError as error:
-        if error.errno is not Errno.ENOMEM:
-            raise UserError(f"{name} can't be restored ({error.errno.name})") from None
-        free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
-        raise UserError(
-            f"the machine has {free} MiB of memory left, and {config.name} needs more"
-        ) from None
+    except (StateError, XenError) as error:
+        raise cannot_rebuild(machine, name, config.name, error) from None
+
+
+def cannot_rebuild(
+    machine: Machine, name: str, guest: str, error: StateError | XenError
+) -> UserError:
+    """Why a guest can't be rebuilt from the saved state `name`, in words."""
+    if isinstance(error, StateError):
+        return UserError(f"{name} is damaged: {_line(error)}")
+    if error.errno is not Errno.ENOMEM:
+        return UserError(f"{name} can't be restored ({error.errno.name})")
+    free = machine.hypervisor.memory.free_frames() >> 20 - PAGE_SHIFT
+    return UserError(f"the machine has {free} MiB of memory left, and {guest} needs more")
+
+
+def _pieces(saved: SavedGuest) -> Iterator[tuple[int, bytes]]:
+    return ((first << PAGE_SHIFT, data) for first, data in saved.pages())
 
 
 def adopted(

@@ -3,6 +3,9 @@
 
 A first round sends all pages, and each one after it those that were written meanwhile, until
 few are left or rounds don't help any more.  Then the guest has to stand still for the rest.
+
+A PV guest's pages have the names that it has given them, which are sure when it has suspended
+itself: all of them are sent then.
 """
 
 from __future__ import annotations
@@ -12,17 +15,25 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.hypervisor.kinds import GuestKind
+from xenograft.hypervisor.memory.frames import INVALID_GFN
 from xenograft.hypervisor.state.contents import contents
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import MAX_RUN, Writer
-from xenograft.toolstack.state.guest import body_of, check_can_save, head_of
+from xenograft.toolstack.state.guest import (
+    body_of,
+    check_can_save,
+    first_body,
+    head_of,
+    pages_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.toolstack.config.domain import DomainConfig
-    from xenograft.toolstack.machine import Domain
+    from xenograft.toolstack.machine import Domain, SaveMode
 
 FEW_PAGES = 256
 """So many pages are sent while the guest stands still, without another round before."""
@@ -53,8 +64,8 @@ class Outgoing:
     Raises UserError if the guest can't be sent, or another one of the machine's is under way.
     """
 
-    def __init__(self, domain: Domain, config: DomainConfig) -> None:
-        check_can_save(domain)
+    def __init__(self, domain: Domain, config: DomainConfig, mode: SaveMode = "auto") -> None:
+        check_can_save(domain, mode)
         self._domain = domain
         self._config = config
         self._memory = domain.machine.hypervisor.memory
@@ -68,10 +79,19 @@ class Outgoing:
         self.pages = 0
         """Pages sent, those that were sent again included."""
         self._memory.set_dirty_logging(True)
-        self._sent = _mapping(domain.xen)
-        self._pieces: Iterator[tuple[int, bytes]] = contents(domain.xen)
+        self._late = domain.xen.kind is GuestKind.PV
+        self._entries = domain.xen.space.entries()
+        """The guest's map, as the last round saw it."""
+        self._pieces: Iterator[tuple[int, bytes]] = iter(()) if self._late else contents(domain.xen)
         self._closed = False
-        self._writer.head(msgspec.json.encode(head_of(domain, config)))
+        try:
+            self._writer.head(msgspec.json.encode(head_of(domain, config)))
+            if not self._late:
+                # The other end makes room for as much memory as this says.
+                self._writer.body(msgspec.msgpack.encode(first_body(domain)))
+        except BaseException:
+            self.close()
+            raise
 
     def next_piece(self) -> bytes | None:
         """The next bytes of a round; None at its end."""
@@ -89,20 +109,29 @@ class Outgoing:
     def next_round(self) -> bool:
         """Begin another round; False if the guest has to stand still for the next."""
         self.rounds += 1
+        if self._late:
+            return False
         left = self._written()
         self._pieces = self._read(left)
         return len(left) > FEW_PAGES and self.rounds < MAX_ROUNDS
 
     def _written(self) -> dict[int, int]:
         """gfn -> mfn of what was written since the last time, or is another page now."""
-        now = _mapping(self._domain.xen)
-        homes = {mfn: gfn for gfn, mfn in now.items()}
-        found = {homes[mfn]: mfn for mfn in self._memory.dirty_frames(True) if mfn in homes}
-        # What was there is no more, as far as the other end is concerned.
-        for gfn, mfn in now.items():
-            if self._sent.get(gfn) != mfn:
-                found[gfn] = mfn
-        self._sent = now
+        xen, memory = self._domain.xen, self._memory
+        frames, special, domid = xen.hypervisor.frames, xen.pool.special, xen.domid
+        found: dict[int, int] = {}
+        for mfn in memory.dirty_frames(True):
+            if memory.owner(mfn) == domid and mfn not in special:
+                gfn = frames.gfn_of(mfn)
+                here = xen.space.lookup(gfn) if gfn != INVALID_GFN else None
+                if here is not None and here[0] == mfn:
+                    found[gfn] = mfn
+        before, self._entries = self._entries, xen.space.entries()
+        if self._entries != before:
+            # What was there is no more, as far as the other end is concerned.
+            sent = _mapping(xen, before)
+            now = _mapping(xen, self._entries)
+            found |= {gfn: mfn for gfn, mfn in now.items() if sent.get(gfn) != mfn}
         return found
 
     def _read(self, pages: dict[int, int]) -> Iterator[tuple[int, bytes]]:
@@ -124,11 +153,15 @@ class Outgoing:
         """All that is left, of a guest that stands still.  Raises UserError."""
         # Answers that are still to come may be written into its pages.
         body = body_of(self._domain)
-        for gpa, data in self._read(self._left()):
+        if self._late:
+            # The other end is to know what it gets.
+            self._writer.body(msgspec.msgpack.encode(body))
+        for gpa, data in pages_of(self._domain.xen) if self._late else self._read(self._left()):
             self._put(gpa, data)
             if self._out.size >= PIECE:
                 yield self._out.take()
-        self._writer.body(msgspec.msgpack.encode(body))
+        if not self._late:
+            self._writer.body(msgspec.msgpack.encode(body))
         self._writer.done()
         yield self._out.take()
 
@@ -140,7 +173,9 @@ class Outgoing:
             for index in range(len(data) >> PAGE_SHIFT)
         ]
         left = self._written()
-        left |= {gfn: self._sent[gfn] for gfn in rest if gfn in self._sent}
+        if rest:
+            now = _mapping(self._domain.xen, self._entries)
+            left |= {gfn: now[gfn] for gfn in rest if gfn in now}
         return left
 
     def close(self) -> None:
@@ -151,12 +186,10 @@ class Outgoing:
             self._domain.machine.services.sending = False
 
 
-def _mapping(xen: XenDomain) -> dict[int, int]:
+def _mapping(xen: XenDomain, entries: list[tuple[int, int, int, int]]) -> dict[int, int]:
     """gfn -> mfn of the guest's own pages."""
     found: dict[int, int] = {}
     special = xen.pool.special
-    for gfn, mfn, count, _ in xen.space.entries():
+    for gfn, mfn, count, _ in entries:
         found.update(zip(range(gfn, gfn + count), range(mfn, mfn + count), strict=True))
-    if special:
-        found = {gfn: mfn for gfn, mfn in found.items() if mfn not in special}
-    return found
+    return {gfn: mfn for gfn, mfn in found.items() if mfn not in special} if special else found

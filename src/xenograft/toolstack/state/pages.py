@@ -9,19 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
-from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
-from xenograft.hypervisor.memory.runs import RunSet
+from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.state.file import BODY, HEAD, MAX_RUN, PAGE, StateError, records
+from xenograft.toolstack.state.file import BODY, HEAD, PAGE, StateError, records
 
 if TYPE_CHECKING:
-    from xenograft.toolstack.state.file import Record
+    pass
 
 Runs = Iterator[tuple[int, bytes]]
 """(first page number, the bytes of pages that lie side by side)."""
-
-Populated = tuple[tuple[int, int], ...]
-"""Where a guest has memory: runs (first page number, count)."""
 
 
 class SavedGuest(Protocol):
@@ -30,9 +26,7 @@ class SavedGuest(Protocol):
     head: bytes
     body: bytes
 
-    def pages(self, populated: Populated) -> Runs:
-        """The pages; of a guest that has given some away while it was sent, those it has."""
-        ...
+    def pages(self) -> Runs: ...
 
     def close(self) -> None: ...
 
@@ -86,7 +80,7 @@ class FileGuest:
         if not self.head or not self.body:
             raise StateError(f"{self.path} is damaged: records are missing")
 
-    def pages(self, populated: Populated) -> Runs:
+    def pages(self) -> Runs:
         """The pages, read again.  Raises UserError if the file isn't what it was."""
         for place in self._places:
             header = os.pread(self._file.fileno(), 16, place)
@@ -118,41 +112,3 @@ class _Whole:
             data = b"".join(parts)
         self.at += len(data)
         return data
-
-
-class StreamGuest:
-    """A guest that comes in piece by piece; pages that come again replace what they were."""
-
-    def __init__(self) -> None:
-        self.head = b""
-        self.body = b""
-        self._data: dict[int, bytes] = {}
-
-    def take(self, record: Record) -> None:
-        """The next record.  Raises StateError."""
-        if record.tag == HEAD:
-            self.head = record.payload
-        elif record.tag == BODY:
-            self.body = record.payload
-        elif record.tag == PAGE:
-            first, data = record.pages()
-            for index in range(len(data) >> PAGE_SHIFT):
-                at = index << PAGE_SHIFT
-                self._data[first + index] = bytes(data[at : at + PAGE_SIZE])
-
-    def pages(self, populated: Populated) -> Runs:
-        start, parts = 0, list[bytes]()
-        runs = RunSet(populated)
-        for number in sorted(self._data):
-            if number not in runs:
-                continue
-            if number != start + len(parts) or len(parts) == MAX_RUN:
-                if parts:
-                    yield start, b"".join(parts)
-                start, parts = number, []
-            parts.append(self._data.pop(number))
-        if parts:
-            yield start, b"".join(parts)
-
-    def close(self) -> None:
-        self._data.clear()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def save_guest(domain: Domain, path: Path, mode: SaveMode, after: After) -> None:
     """`Domain.save`."""
-    check_can_save(domain)
+    check_can_save(domain, mode)
     with new_file(path) as file:
         # A place where nothing can be written to is found before the guest is asked.
         if mode != "snapshot" and not suspend.is_suspended(domain.xen):

@@ -69,6 +69,15 @@ def served_elsewhere(services: Services, domid: int) -> list[str]:
     return found
 
 
+def check_served_here(services: Services, domain: Domain) -> None:
+    """Raises UserError if other domains serve some of a guest's devices."""
+    if elsewhere := served_elsewhere(services, domain.domid):
+        raise UserError(
+            f"{domain.name} can't be saved without its help: another domain serves its"
+            f" {', '.join(elsewhere)}"
+        )
+
+
 def settle(services: Services, domid: int) -> None:
     """Have all answered that the guest's back ends have under way; the guest must stand still."""
     services.host.drain()
@@ -79,11 +88,7 @@ def settle(services: Services, domid: int) -> None:
 def capture_services(services: Services, domain: Domain) -> ServicesState:
     """The state of a paused guest's services, after `settle`.  Raises UserError."""
     domid, store = domain.domid, services.store
-    if elsewhere := served_elsewhere(services, domid):
-        raise UserError(
-            f"{domain.name} can't be saved without its help: another domain serves its"
-            f" {', '.join(elsewhere)}"
-        )
+    check_served_here(services, domain)
     known = store.domains.get(domid)
     if known is None or not isinstance(known.transport, RingTransport):
         raise UserError(f"{domain.name} isn't known to the store")

@@ -110,6 +110,11 @@ class RawImage:
             self._nowait = False
             return 0
 
+    @property
+    def cached_fd(self) -> int:
+        """The file itself, for what needs no waiting; -1 if nobody can tell what that is."""
+        return self._fd if self._nowait and not self.is_device else -1
+
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)
         while view:

@@ -7,6 +7,7 @@ Importing this package fills `table`.
 from xenograft.toolstack.service.handlers import (
     arinc653,
     bridges,
+    clones,
     consoles,
     control,
     devices,
@@ -25,6 +26,7 @@ from xenograft.toolstack.service.handlers import (
 __all__ = [
     "arinc653",
     "bridges",
+    "clones",
     "consoles",
     "control",
     "devices",

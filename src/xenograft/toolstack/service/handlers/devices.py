@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xenograft.toolstack.config.disk import device_number
+from xenograft.toolstack.config.disk import device_number, parse_disk
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure
@@ -165,8 +165,26 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
 
 @on_machine(messages.ChangeMedium)
 def change_medium(host: Host, request: messages.ChangeMedium) -> None:
-    """libxl_cdrom_insert: for the emulated drives of HVM guests alone."""
+    """libxl_cdrom_insert; beyond it, the drives of PV and PVH guests change their medium too."""
     guest = host.guest(request.domain)
-    if guest.domain.xen.kind.value != "hvm":
-        raise Failure(f"Domain {guest.domid}:cdrom-insert requires an HVM domain")
-    raise Failure(f"Domain {guest.domid}:its emulated drives can't change their medium yet")
+    devid = find_device(host, guest, "vbd", request.vdev)
+    specification = f"vdev={request.vdev},access=r,devtype=cdrom"
+    if request.path:
+        specification += f",target={request.path}"
+    try:
+        disk = parse_disk(specification)
+        guest.domain.devices.change_medium(disk)
+    except UserError as error:
+        raise Failure(f"Domain {guest.domid}:{error}") from None
+    disks = tuple(disk if one.device_number == devid else one for one in guest.config.disk)
+    guest.config = msgspec.structs.replace(guest.config, disk=disks)
+    host.changed()
+
+
+@on_machine(messages.Screenshot)
+def screenshot(host: Host, request: messages.Screenshot) -> bytes:
+    guest = host.guest(request.domain)
+    try:
+        return guest.domain.screen.picture().png()
+    except UserError as error:
+        raise Failure(str(error)) from None

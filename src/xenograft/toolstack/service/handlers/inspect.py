@@ -10,6 +10,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from xenograft.abi.vcpu import RUNSTATE_running
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in
 from xenograft.toolstack.service import messages
@@ -72,7 +74,13 @@ def get_configs(host: Host, request: messages.GetConfigs) -> list[messages.Guest
         guest = host.guests.get(domain.domid)
         if guest is not None:
             identity = str(uuid.UUID(bytes=domain.uuid))
-            found.append(messages.GuestConfig(domain.domid, identity, guest.config))
+            config = guest.config
+            sched = domain.sched.scheduler.opt_name
+            if sched in ("credit", "credit2"):
+                # What isn't in the configuration has its default.
+                params = host.machine.scheduling.get_params(domain.domid, sched)
+                config = msgspec.structs.replace(config, cpu_weight=params.weight, cap=params.cap)
+            found.append(messages.GuestConfig(domain.domid, identity, config, sched))
     return found
 
 

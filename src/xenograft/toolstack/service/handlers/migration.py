@@ -21,30 +21,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xenograft.backends.xenbus.device import DeviceError
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
-from xenograft.toolstack.service.handlers.state import (
-    about,
-    check_free,
-    enrol,
-    have_suspended,
-    moving,
-)
+from xenograft.toolstack.service.handlers.mover import Mover, moving
+from xenograft.toolstack.service.handlers.state import about, check_free, enrol
 from xenograft.toolstack.service.messages import Failure
 from xenograft.toolstack.service.streams import LinkBroken, Stream
 from xenograft.toolstack.service.table import on_loop
-from xenograft.toolstack.state import suspend
-from xenograft.toolstack.state.file import StateError, records_of
+from xenograft.toolstack.state.file import HEAD, StateError, records_of
 
 if TYPE_CHECKING:
     from xenograft.toolstack.machine import Domain
     from xenograft.toolstack.service.host import Guest
     from xenograft.toolstack.service.service import Service
+    from xenograft.toolstack.state.file import Record
     from xenograft.toolstack.state.guest import Prepared
-    from xenograft.toolstack.state.outgoing import Outgoing
 
 RETURN_SECONDS = 10.0
 """How long a guest's disks may take to come back from a destination that has failed."""
@@ -74,118 +69,65 @@ async def send(service: Service, request: messages.SendDomain) -> messages.Migra
             raise Failure(f"migration failed: {error}; {sender.outcome}") from None
 
 
-class Sender:
+class Sender(Mover):
     """One guest that is sent."""
 
     def __init__(
         self, service: Service, guest: Guest, stream: Stream, request: messages.SendDomain
     ) -> None:
-        self._service = service
-        self._thread = service.thread
-        self._guest = guest
+        super().__init__(service, guest)
         self._stream = stream
-        self._mode = request.mode
-        self._config = request.config
-        self._down_since = 0
-        self._paused = False
+        self._request = request
         self._given = False
         """Whether the destination was told that the guest is its own."""
         self.outcome = "the guest goes on here"
 
-    def _domain(self) -> Domain:
-        """On the machine's thread.  Raises Failure if it was destroyed meanwhile."""
-        if self._guest.destroyed:
-            raise Failure(f"domain {self._guest.domid} has gone")
-        return self._guest.domain
-
-    def _now(self) -> int:
-        return self._service.host.hypervisor.clock.now()
-
     async def send(self) -> messages.Migrated:
         """Raises Failure, UserError, LinkBroken; then the guest goes on as `outcome` says."""
-        from xenograft.toolstack.state.outgoing import Outgoing
-
-        guest, thread, start = self._guest, self._thread, self._now()
+        guest, stream, start = self.guest, self._stream, self.now()
         name, domid = guest.name, guest.domid
-        outgoing = await thread.call(lambda: Outgoing(self._domain(), self._config or guest.config))
+        stream.listen()
         try:
-            await self._rounds(outgoing)
-            suspended = await self._stop()
-            await self._rest(outgoing)
+            async with self.outgoing(self._request.config, self._request.mode) as outgoing:
+                more = True
+                while more:
+                    await self.read(outgoing, stream.write)
+                    more = await self.thread.call(outgoing.next_round)
+                await self.stop(self._request.mode)
+                for data in await self.thread.call(lambda: list(outgoing.last())):
+                    await stream.write(data)
             await self._hand_over()
         except BaseException:
             await asyncio.shield(self._go_on())
             raise
-        finally:
-            await thread.call(outgoing.close)
-        end = self._now()
-        host = self._service.host
-        await thread.call(lambda: host.destroy(guest))
-        down = end - self._down_since
-        self._service.log(
+        end, host = self.now(), self.service.host
+        await self.thread.call(lambda: host.destroy(guest))
+        down = end - self.down_since
+        self.service.log(
             f"domain {domid} ({name}) was sent elsewhere; it stood still for {down // 10**6} ms"
         )
         return messages.Migrated(
             domid=domid,
             name=name,
-            suspended=suspended,
+            suspended=self.suspended,
             down_ns=down,
             total_ns=end - start,
             rounds=outgoing.rounds,
             pages=outgoing.pages,
-            sent=self._stream.sent,
+            sent=stream.sent,
         )
-
-    async def _rounds(self, outgoing: Outgoing) -> None:
-        """Send the guest's pages while it runs."""
-
-        def piece() -> bytes | None:
-            self._domain()
-            return outgoing.next_piece()
-
-        more = True
-        while more:
-            while (data := await self._thread.call(piece)) is not None:
-                await self._stream.write(data)
-            more = await self._thread.call(outgoing.next_round)
-
-    async def _stop(self) -> bool:
-        """Bring the guest to a stand; returns whether it has suspended itself."""
-        suspended = False
-        self._down_since = self._now()
-        if self._mode != "snapshot":
-            suspended = await have_suspended(self._service, self._guest)
-            if not suspended and self._mode == "suspend":
-                raise Failure(f"{self._guest.name} doesn't suspend itself")
-
-        def pause() -> None:
-            domain = self._domain()
-            if not suspended:
-                self._down_since = self._now()
-            if domain.ended and not suspend.is_suspended(domain.xen):
-                raise Failure(f"{domain.name} has shut down")
-            domain.pause()
-            self._paused = True
-
-        await self._thread.call(pause)
-        return suspended
-
-    async def _rest(self, outgoing: Outgoing) -> None:
-        pieces = await self._thread.call(lambda: list(outgoing.last()))
-        for data in pieces:
-            await self._stream.write(data)
 
     async def _hand_over(self) -> None:
         stream = self._stream
 
         def lend() -> None:
-            domain = self._domain()
+            domain = self.domain()
             for device in domain.machine.services.devices(domain.domid):
                 device.lend()
 
         await stream.hear("READY")
         try:
-            await self._thread.call(lend)
+            await self.thread.call(lend)
         except OSError as error:
             raise Failure(f"its disks: {error.strerror or error}") from None
         await stream.say("GO")
@@ -199,9 +141,9 @@ class Sender:
         """Let the guest go on here, if it's ours."""
 
         def take_back() -> str | None:
-            if self._guest.destroyed:
+            if self.guest.destroyed:
                 return None
-            domain = self._guest.domain
+            domain = self.guest.domain
             for device in domain.machine.services.devices(domain.domid):
                 try:
                     device.take_back()
@@ -210,21 +152,18 @@ class Sender:
             if self._given and not _exclusive(domain):
                 # Nothing tells whether it runs there: it mustn't in two places.
                 return "nothing shows whether it runs there"
-            if suspend.is_suspended(domain.xen):
-                suspend.resume(domain.machine.services, domain.xen)
-            if self._paused:
-                domain.unpause()
+            self.let_go_on()
             return None
 
-        end = self._service.loop.time() + RETURN_SECONDS
+        end = self.service.loop.time() + RETURN_SECONDS
         with contextlib.suppress(Failure):
-            while (problem := await self._thread.call(take_back)) is not None:
-                if self._service.loop.time() > end or "whether it runs" in problem:
+            while (problem := await self.thread.call(take_back)) is not None:
+                if self.service.loop.time() > end or "whether it runs" in problem:
                     self.outcome = (
                         f"the guest is left paused here ({problem}): look whether it runs there,"
                         " and destroy one of the two"
                     )
-                    self._service.log(f"{self._guest.name}: {self.outcome}")
+                    self.service.log(f"{self.guest.name}: {self.outcome}")
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -256,23 +195,23 @@ async def receive(service: Service, request: messages.ReceiveDomain) -> messages
 
 
 async def _receive(service: Service, stream: Stream, paused: bool) -> messages.Restored:
-    from xenograft.toolstack.state.guest import Prepared, read_head
-    from xenograft.toolstack.state.pages import StreamGuest
+    from xenograft.toolstack.state.arriving import Arriving
+    from xenograft.toolstack.state.guest import read_head
 
-    saved = StreamGuest()
+    thread, arriving = service.thread, Arriving(service.host.machine, NAME)
+
+    def take(record: Record) -> None:
+        if record.tag == HEAD:
+            check_free(service, read_head(record.payload, NAME).config.name)
+        arriving.take(record)
+
     try:
         async for record in records_of(stream.read, NAME):
-            saved.take(record)
-        if not saved.head or not saved.body:
-            raise StateError(f"{NAME} is damaged: records are missing")
-
-        def prepare() -> Prepared:
-            check_free(service, read_head(saved.head, NAME).config.name)
-            return Prepared(service.host.machine, saved, NAME)
-
-        prepared = await service.thread.call(prepare)
-    finally:
-        saved.close()
+            await thread.call(partial(take, record))
+        prepared = await thread.call(arriving.finish)
+    except BaseException:
+        await asyncio.shield(thread.call(arriving.drop))
+        raise
     return await _take(service, stream, prepared, paused)
 
 

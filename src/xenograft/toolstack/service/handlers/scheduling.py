@@ -9,6 +9,7 @@ from xenograft.abi.errno import XenError
 from xenograft.hypervisor.sched.cpumask import CpuMask, cpus_in, mask_of
 from xenograft.hypervisor.sched.scheduler import GlobalParams, Params
 from xenograft.toolstack.errors import UserError
+from xenograft.toolstack.sched.apply import scheduling_of
 from xenograft.toolstack.sched.control import PoolInfo, reason
 from xenograft.toolstack.sched.cpulist import parse_cpu_list
 from xenograft.toolstack.service import messages
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xenograft.hypervisor.domain import Domain
-    from xenograft.toolstack.service.host import Host
+    from xenograft.toolstack.service.host import Guest, Host
 
 _PER_VCPU = ("rtds",)
 
@@ -79,6 +80,9 @@ def destroy_pool(host: Host, request: messages.DestroyPool) -> None:
 def rename_pool(host: Host, request: messages.RenamePool) -> None:
     host.machine.scheduling.rename_pool(request.name, request.new)
     _tell_store(host)
+    for guest in host.guests.values():
+        if guest.config.pool is not None:
+            _remember(host, guest)
 
 
 @on_machine(messages.MovePoolCpus)
@@ -106,6 +110,14 @@ def migrate_to_pool(host: Host, request: messages.MigrateToPool) -> None:
     if domain is None:
         raise Failure(f"unknown domain '{request.domain[:80]}'")
     host.machine.scheduling.move_domain(domain.domid, request.pool)
+    if (guest := host.guests.get(domain.domid)) is not None:
+        _remember(host, guest)
+
+
+def _remember(host: Host, guest: Guest) -> None:
+    """What was changed is part of what's built again, after a reboot or from a saved file."""
+    guest.config = scheduling_of(host.machine.scheduling, guest.domid, guest.config)
+    host.changed()
 
 
 @on_machine(messages.SplitPools)
@@ -134,6 +146,7 @@ def pin_vcpu(host: Host, request: messages.PinVcpu) -> None:
         if vcpu >= count:
             raise Failure(f"Could not set affinity for vcpu `{vcpu}'.")
         control.set_affinity(guest.domid, vcpu, masks[0], masks[1], force=request.force)
+    _remember(host, guest)
 
 
 # -- parameters --------------------------------------------------------------------------------
@@ -223,7 +236,8 @@ def get_domain_sched(host: Host, request: messages.GetDomainSched) -> list[Sched
 
 @on_machine(messages.SetDomainSched)
 def set_domain_sched(host: Host, request: messages.SetDomainSched) -> None:
-    domain = host.guest(request.domain).domain.xen
+    guest = host.guest(request.domain)
+    domain = guest.domain.xen
     _check_scheduler(domain, request.sched)
     control = host.machine.scheduling
     try:
@@ -240,6 +254,7 @@ def set_domain_sched(host: Host, request: messages.SetDomainSched) -> None:
             )
     except XenError as error:
         raise Failure(f"libxl_domain_sched_params_set failed: {reason(error)}") from None
+    _remember(host, guest)
 
 
 @on_machine(messages.SetPoolSched)

@@ -4,124 +4,86 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenograft.abi.hvm import params
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
+from xenograft.toolstack.service.handlers.mover import Mover, have_suspended, moving
 from xenograft.toolstack.service.messages import Failure
 from xenograft.toolstack.service.table import on_loop
 from xenograft.toolstack.state import suspend
+from xenograft.toolstack.state.file import BODY, HEAD, Record
 
 if TYPE_CHECKING:
     from xenograft.toolstack.machine import Domain
-    from xenograft.toolstack.service.host import Guest
     from xenograft.toolstack.service.service import Service
     from xenograft.toolstack.state.guest import Head
     from xenograft.toolstack.state.pages import SavedGuest
-
-_LOOK_S = 0.005
-
-
-@contextlib.asynccontextmanager
-async def moving(service: Service, name: str) -> AsyncIterator[Guest]:
-    """A guest that is to be saved, suspended or sent: by one at a time.  Raises Failure."""
-    host = service.host
-    guest = await service.thread.call(lambda: host.guest(name))
-    domid = guest.domid
-    if domid in service.suspending:
-        raise Failure(f"domain {domid} is being saved or moved already")
-    service.suspending.add(domid)
-    try:
-        yield guest
-    finally:
-        service.suspending.discard(domid)
-
-        def ended_otherwise() -> bool:
-            xen = guest.domain.xen
-            return not guest.destroyed and xen.is_shutting_down and not suspend.is_suspended(xen)
-
-        with contextlib.suppress(Failure):
-            if await service.thread.call(ended_otherwise):
-                service.shut_down(domid)
-
-
-async def have_suspended(service: Service, guest: Guest) -> bool:
-    """Ask a guest to suspend itself; False if it can't, or doesn't answer.  Raises Failure."""
-    thread, services, xen = service.thread, service.host.machine.services, guest.domain.xen
-
-    def begin() -> bool:
-        if guest.destroyed:
-            raise Failure(f"domain {guest.domid} has gone")
-        if not suspend.can_suspend(services, xen):
-            return False
-        suspend.ask(services, xen)
-        return True
-
-    def look() -> tuple[bool, bool]:
-        if guest.destroyed:
-            raise Failure(f"domain {guest.domid} has gone")
-        return suspend.answered(services, xen), xen.is_shutting_down
-
-    async def wait(seconds: float, begun: bool) -> bool:
-        end = service.loop.time() + seconds
-        while service.loop.time() < end:
-            answered, ended = await thread.call(look)
-            if ended or (begun and answered):
-                return True
-            await asyncio.sleep(_LOOK_S)
-        return False
-
-    if await thread.call(lambda: suspend.is_suspended(xen)):
-        return True
-    if not await thread.call(begin):
-        return False
-    begun = await wait(suspend.ANSWER_SECONDS, True)
-    if not begun and await thread.call(lambda: suspend.withdraw(services, xen)):
-        service.log(f"domain {guest.domid} ({guest.name}) doesn't answer a suspend request")
-        return False
-    await wait(suspend.SUSPEND_SECONDS, False)
-    return await thread.call(lambda: suspend.is_suspended(xen))
+    from xenograft.toolstack.state.save import NewFile
 
 
 @on_loop(messages.SaveDomain)
 async def save(service: Service, request: messages.SaveDomain) -> messages.Saved:
-    from xenograft.toolstack.state.guest import check_can_save
-    from xenograft.toolstack.state.save import new_file, save_still
+    from xenograft.toolstack.state.save import new_file
 
     path = Path(request.path)
     if not path.is_absolute():
         raise Failure(f"{request.path[:80]!r} isn't an absolute path")
     async with moving(service, request.domain) as guest:
-        name, domid = guest.name, guest.domid
-        suspended = False
-
-        def write() -> None:
-            if guest.destroyed:
-                raise Failure(f"domain {domid} has gone")
-            config = request.config or guest.config
-            host = service.host
-            save_still(guest.domain, config, file, request.after, lambda: host.destroy(guest))
-            if request.after != "destroy":
-                guest.saved_to = str(path)
-                host.changed()
-
-        with new_file(path) as file:
-            try:
-                if request.mode != "snapshot":
-                    suspended = await have_suspended(service, guest)
-                    if not suspended and request.mode == "suspend":
-                        raise Failure(f"domain {domid} ({name}) doesn't suspend itself")
-                await service.thread.call(lambda: check_can_save(guest.domain))
-                await service.thread.call(write)
-            except UserError as error:
-                raise Failure(str(error)) from None
-        how = "suspended and saved" if suspended else "saved"
+        name, domid, mover = guest.name, guest.domid, Mover(service, guest)
+        try:
+            # A place where nothing can be written to is found before the guest is asked.
+            with new_file(path) as file:
+                await _save(mover, file, request)
+        except UserError as error:
+            raise Failure(str(error)) from None
+        except OSError as error:
+            raise Failure(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        how = "suspended and saved" if mover.suspended else "saved"
         service.log(f"domain {domid} ({name}) was {how} to {path}")
-        return messages.Saved(domid, name, path.stat().st_size, suspended)
+        return messages.Saved(domid, name, path.stat().st_size, mover.suspended)
+
+
+async def _save(mover: Mover, file: NewFile, request: messages.SaveDomain) -> None:
+    """Raises Failure, UserError, OSError; then the guest goes on."""
+    thread, guest, host = mover.thread, mover.guest, mover.service.host
+
+    async def write(data: bytes) -> None:
+        await asyncio.to_thread(file.file.write, data)
+
+    def read_rest() -> list[bytes]:
+        mover.domain()
+        pieces = list(outgoing.last())
+        if request.after == "run":
+            # It doesn't have to wait until all of it is written.
+            mover.let_go_on()
+        return pieces
+
+    def end() -> None:
+        if request.after == "destroy":
+            host.destroy(guest)
+            return
+        guest.saved_to = request.path
+        host.changed()
+        if request.after == "pause" and mover.suspended:
+            suspend.resume(host.machine.services, mover.domain().xen)
+
+    try:
+        async with mover.outgoing(request.config, request.mode) as outgoing:
+            await mover.read(outgoing, write)
+            await mover.stop(request.mode)
+            pieces = await thread.call(read_rest)
+        for data in pieces:
+            await write(data)
+        await asyncio.to_thread(file.finish)
+        await thread.call(end)
+    except BaseException:
+        await asyncio.shield(thread.call(mover.let_go_on))
+        raise
 
 
 @on_loop(messages.RestoreDomain)
@@ -143,20 +105,33 @@ async def restore(service: Service, request: messages.RestoreDomain) -> messages
 async def _restore(
     service: Service, saved: SavedGuest, request: messages.RestoreDomain
 ) -> messages.Restored:
-    from xenograft.toolstack.state.guest import read_head, revive
+    """Raises Failure, UserError; nothing is left of the guest then."""
+    from xenograft.toolstack.state.arriving import Arriving
+    from xenograft.toolstack.state.guest import read_head
 
-    head, host = read_head(saved.head, request.path), service.host
-    config = request.config or head.config
+    head, host, thread = read_head(saved.head, request.path), service.host, service.thread
+    arriving = Arriving(host.machine, request.path, request.config)
 
-    def make() -> Domain:
-        check_free(service, config.name)
-        return revive(host.machine, saved, request.path, config=config, paused=True)
+    def begin() -> None:
+        check_free(service, (request.config or head.config).name)
+        arriving.take(Record(HEAD, saved.head))
+        arriving.take(Record(BODY, saved.body))
 
-    domain = await enrol(service, make)
+    try:
+        await thread.call(begin)
+        pages = saved.pages()
+        while (run := await asyncio.to_thread(next, pages, None)) is not None:
+            await thread.call(partial(arriving.write, *run))
+        prepared = await thread.call(arriving.finish)
+    except BaseException:
+        await asyncio.shield(thread.call(arriving.drop))
+        raise
+    domain = await enrol(service, prepared.finish)
     service.log(f"domain {domain.domid} ({domain.name}) was restored from {request.path}")
     restored = about(domain, head)
+    await thread.call(lambda: host.machine.announce(domain.name))
     if not request.paused:
-        await service.thread.call(domain.unpause)
+        await thread.call(domain.unpause)
     return restored
 
 

@@ -32,6 +32,7 @@ EXT_FEATURE_NAMES = 0x6803F857
 
 INCOMPATIBLE_OFFSET = 72
 AUTOCLEAR_OFFSET = 88
+SIZE_OFFSET = 24
 L1_OFFSET = 36
 REFCOUNT_TABLE_OFFSET = 48
 
@@ -40,7 +41,7 @@ _V3 = struct.Struct(">QQQII")
 _EXTENSION = struct.Struct(">II")
 
 _MIN_CLUSTER_BITS, _MAX_CLUSTER_BITS = 9, 21
-_MAX_L1_BYTES = 32 << 20
+MAX_L1_BYTES = 32 << 20
 _MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 _MAX_BACKING_NAME = 1023
 _KNOWN_INCOMPATIBLE = INCOMPAT_DIRTY | INCOMPAT_COMPRESSION
@@ -229,7 +230,7 @@ def _extensions(
 
 def _check_tables(refuse: Callable[[str], ImageError], header: Header, file_size: int) -> None:
     cluster = header.cluster_size
-    if header.l1_size * 8 > _MAX_L1_BYTES:
+    if header.l1_size * 8 > MAX_L1_BYTES:
         raise refuse(f"corrupt: an L1 table of {header.l1_size} entries")
     covered = header.l1_size * header.l2_entries * cluster
     if header.size > covered:

@@ -33,6 +33,7 @@ from xenograft.backends.block.images.qcow2.header import (
     Header,
 )
 from xenograft.backends.block.images.qcow2.refcounts import Refcounts, big_endian, words_of
+from xenograft.backends.block.images.qcow2.resize import grow
 from xenograft.backends.block.images.qcow2.rwlock import SharedLock
 
 COPIED = 1 << 63
@@ -523,6 +524,31 @@ class Qcow2Image:
 
     def refresh(self) -> int:
         return self.size
+
+    def resize(self, size: int) -> None:
+        """Make the disk longer; what is new reads as zeros.  Raises OSError."""
+        old = self.size
+        if size < old:
+            raise OSError(errno.EINVAL, f"{self.path}: a qcow2 image can't be made smaller")
+        self._check_writable(0, 0)
+        hidden = min(size, self.backing.size) - old
+        if hidden > 0 and self.header.version < 3:
+            raise OSError(errno.EOPNOTSUPP, f"{self.path}: its backing file would show")
+        with self._lock.alone():
+            self._write_out()
+            grow(self, size)
+        if hidden > 0:
+            # What was behind the old end isn't to be seen now: the rest of a cluster, and others.
+            end = min(-(-old // self._cluster) * self._cluster, old + hidden)
+            if end > old:
+                self.write(old, bytes(end - old))
+            self.discard(end, min(-(-hidden // self._cluster) * self._cluster, size - end))
+            self.flush()
+
+    def metadata_moved(self, old: range, new: range) -> None:
+        """Clusters of metadata that are free now, and others in their place."""
+        self._metadata.difference_update(old)
+        self._metadata.update(new)
 
     def close(self) -> None:
         """Bring everything to the disk, and close the files.  Raises OSError."""

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Physical CPUs on threads of the host's: who runs at once, who never does, and who stops whom."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.hypervisor.support import Guest, op
+from xenograft.abi.sched import SCHEDOP_shutdown, SHUTDOWN_poweroff
+from xenograft.arch.x86.pvh import pvh_entry
+from xenograft.engine.fake import FakeCpu, FakeEngine, make_exit
+from xenograft.engine.protocol import ExitReason
+from xenograft.hypervisor.domain import Domain
+from xenograft.hypervisor.hypervisor import Hypervisor
+from xenograft.hypervisor.kinds import GuestKind
+from xenograft.hypervisor.loop import LONG_NS, Loop
+from xenograft.hypervisor.sched.topology import Topology
+from xenograft.hypervisor.team import Team
+from xenograft.hypervisor.time import RealClock
+
+BUDGET = make_exit(ExitReason.BUDGET)
+KICK = make_exit(ExitReason.KICK)
+HYPERCALL = make_exit(ExitReason.HYPERCALL)
+ARG = 0x8000
+
+
+class Waiting:
+    """A CPU whose run ends when it's kicked, or by itself after a while."""
+
+    def __init__(self, seconds: float | None = None, error: Exception | None = None) -> None:
+        self.seconds = seconds
+        self.error = error
+        self.kicked = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def run(self, budget: int, deadline: int = 0) -> Any:
+        self.thread = threading.current_thread()
+        if self.kicked.wait(10.0 if self.seconds is None else self.seconds):
+            self.kicked.clear()
+            return KICK
+        if self.error is not None:
+            raise self.error
+        assert self.seconds is not None, "nobody has stopped it"
+        return HYPERCALL
+
+    def kick(self) -> None:
+        self.kicked.set()
+
+
+@pytest.fixture
+def team() -> Iterator[Team]:
+    before = threading.active_count()
+    team = Team(4)
+    yield team
+    team.close()
+    assert threading.active_count() == before
+
+
+class TestTeam:
+    @pytest.mark.parametrize("first", [0, 1, 2])
+    def test_the_first_to_come_back_stops_the_others(self, team: Team, first: int) -> None:
+        cpus: list[Any] = [Waiting(0.02 if index == first else None) for index in range(3)]
+        exits = team.run(cpus, 0)
+        assert exits[first] is HYPERCALL
+        assert [exit_ for index, exit_ in enumerate(exits) if index != first] == [KICK, KICK]
+        assert len({cpu.thread for cpu in cpus}) == 3
+        # No kick is left that would end the next run.
+        assert not any(cpu.kicked.is_set() for cpu in cpus)
+
+    def test_many_rounds_need_no_more_threads(self, team: Team) -> None:
+        for _ in range(50):
+            cpus: list[Any] = [Waiting(0.001), Waiting()]
+            assert team.run(cpus, 0) == [HYPERCALL, KICK]
+        assert len(team._threads) == 1
+
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_what_goes_wrong_is_raised_when_all_stand_still(self, team: Team, index: int) -> None:
+        cpus: list[Any] = [Waiting(), Waiting()]
+        cpus[index] = Waiting(0.01, ZeroDivisionError("a fault of the engine's"))
+        with pytest.raises(ZeroDivisionError):
+            team.run(cpus, 0)
+        assert not cpus[1 - index].kicked.is_set()
+        assert team.run([Waiting(0.001), Waiting()], 0) == [HYPERCALL, KICK]  # type: ignore[list-item]
+
+
+class Meter:
+    """Who is inside at this moment, and who was at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside: set[tuple[int, int]] = set()
+        self.pairs: set[frozenset[tuple[int, int]]] = set()
+
+    def spend(self, who: tuple[int, int], seconds: float) -> None:
+        with self.lock:
+            for other in self.inside:
+                self.pairs.add(frozenset((who, other)))
+            self.inside.add(who)
+        time.sleep(seconds)
+        with self.lock:
+            self.inside.remove(who)
+
+
+class Machine:
+    """Domains whose vCPUs compute: each step of theirs takes the host's time."""
+
+    def __init__(self, domains: list[int], cpus: int = 4, kind: GuestKind = GuestKind.PVH) -> None:
+        self.meter = Meter()
+        self.steps = 30
+        self.exits = False
+        total = sum(domains)
+        self.engine = FakeEngine(dict.fromkeys(range(total), self.script))
+        self.xen = Hypervisor(
+            self.engine, frames=1 << 14, clock=RealClock(), topology=Topology.of(cores=cpus)
+        )
+        self.loop = Loop(self.xen)
+        if self.loop._team is None:
+            # As on a host with as many.
+            self.loop._team = Team(cpus)
+        self.domains = [self.add(vcpus, kind) for vcpus in domains]
+
+    def add(self, vcpus: int, kind: GuestKind) -> Domain:
+        domain = self.xen.create_domain(kind, max_vcpus=vcpus, max_pages=64)
+        domain.p2m.populate(0, 16)
+        for vcpu in domain.vcpus:
+            domain.arch.start(vcpu, pvh_entry(0x1000, 0))  # type: ignore[union-attr]
+            vcpu.exit_gap = 10 * LONG_NS
+            vcpu.bring_up()
+        domain.unpause()
+        return domain
+
+    def script(self, cpu: FakeCpu) -> Guest:
+        who = next(
+            (domain.domid, vcpu.vcpu_id)
+            for domain in self.domains
+            for vcpu in domain.vcpus
+            if vcpu.cpu is cpu
+        )
+        for _ in range(self.steps):
+            self.meter.spend(who, 0.0001 if self.exits else 0.002)
+            yield op("xen_version", 0) if self.exits else BUDGET
+        cpu.space.write(ARG, SHUTDOWN_poweroff.to_bytes(4, "little"))
+        yield op("sched_op", SCHEDOP_shutdown, ARG)
+        while True:
+            yield BUDGET
+
+    def run(self) -> None:
+        deadline = self.xen.clock.now() + 20 * 10**9
+        self.loop.run(lambda: all(domain.is_shutting_down for domain in self.domains), deadline)
+        assert all(domain.is_shutting_down for domain in self.domains)
+
+    def close(self) -> None:
+        self.xen.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("threads")
+class TestLoop:
+    def test_domains_run_at_the_same_time(self) -> None:
+        machine = Machine([1, 1])
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert machine.loop.rounds > 0
+        assert machine.meter.pairs == {frozenset(((1, 0), (2, 0)))}
+
+    def test_vcpus_of_one_domain_never_do(self) -> None:
+        machine = Machine([2, 2])
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert machine.meter.pairs
+        for pair in machine.meter.pairs:
+            assert len({domid for domid, _ in pair}) == len(pair) == 2
+
+    def test_those_with_an_exit_every_moment_take_turns(self) -> None:
+        machine = Machine([1, 1])
+        for domain in machine.domains:
+            domain.vcpus[0].exit_gap = 0
+        machine.exits = True
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert not machine.meter.pairs
+
+    def test_a_guest_that_shares_its_memory_runs_alone(self) -> None:
+        from xenograft.hypervisor.memory.runs import RunSet
+
+        machine = Machine([1, 1])
+        machine.domains[0].pool.shared = RunSet()
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert not machine.meter.pairs
+
+    def test_one_ends_the_other_one(self) -> None:
+        """What an exit asks for may be the end of a guest whose exit waits to be looked at."""
+        machine = Machine([1, 1])
+        other = machine.domains[1]
+        machine.domains[0].on_shutdown.append(lambda _domain: machine.xen.destroy_domain(other))
+        machine.domains[0].vcpus[0].exit_gap = machine.domains[1].vcpus[0].exit_gap
+        try:
+            deadline = machine.xen.clock.now() + 20 * 10**9
+            machine.loop.run(lambda: machine.domains[0].is_shutting_down, deadline)
+            assert machine.domains[0].is_shutting_down
+            assert set(machine.xen.domains) == {1}
+        finally:
+            machine.close()
+
+    def test_stop_is_heard(self) -> None:
+        machine = Machine([1, 1])
+        machine.steps = 10_000
+        timer = threading.Timer(0.1, machine.loop.stop)
+        timer.start()
+        try:
+            begin = time.monotonic()
+            machine.loop.run(None, machine.xen.clock.now() + 20 * 10**9)
+            assert time.monotonic() - begin < 10
+        finally:
+            machine.close()
+            timer.join()
