@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -52,6 +53,18 @@ class Waiting:
         self.kicked.set()
 
 
+class Slow(Waiting):
+    """One that takes its time to leave, as an engine in a long block does."""
+
+    left = False
+
+    def run(self, budget: int, deadline: int = 0) -> Any:
+        exit_ = super().run(budget, deadline)
+        time.sleep(0.5)
+        self.left = True
+        return exit_
+
+
 @pytest.fixture
 def team() -> Iterator[Team]:
     before = threading.active_count()
@@ -85,6 +98,24 @@ class TestTeam:
         with pytest.raises(ZeroDivisionError):
             team.run(cpus, 0)
         assert not cpus[1 - index].kicked.is_set()
+        assert team.run([Waiting(0.001), Waiting()], 0) == [HYPERCALL, KICK]  # type: ignore[list-item]
+
+    def test_nobody_runs_any_more_when_a_signal_handler_raises(self, team: Team) -> None:
+        slow = Slow()
+
+        def handler(_number: int, _frame: object) -> None:
+            raise KeyboardInterrupt
+
+        old = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                team.run([Waiting(0.001), slow], 0)  # type: ignore[list-item]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        assert slow.left
+        # Nothing of that round is left for the next one.
         assert team.run([Waiting(0.001), Waiting()], 0) == [HYPERCALL, KICK]  # type: ignore[list-item]
 
 

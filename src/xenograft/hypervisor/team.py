@@ -75,12 +75,24 @@ class Team:
         while len(self._threads) < len(cpus) - 1:
             self._begin()
         turn = _Round(cpus, deadline)
-        for index in range(1, len(cpus)):
-            self._jobs[index - 1].put((turn, index))
-        results: dict[int, Exit | BaseException] = {0: turn.run(0)}
-        while len(results) < len(cpus):
-            index, result = self._done.get()
-            results[index] = result
+        begun = 0
+        results: dict[int, Exit | BaseException] = {}
+        try:
+            for index in range(1, len(cpus)):
+                self._jobs[index - 1].put((turn, index))
+                begun += 1
+            results[0] = turn.run(0)
+            while len(results) < len(cpus):
+                index, result = self._done.get()
+                results[index] = result
+        except BaseException:
+            # A signal handler raised: who leaves now may close CPUs, so none may still run.
+            while len(results.keys() - {0}) < begun:
+                for cpu in cpus:
+                    cpu.kick()
+                index, result = self._done.get(timeout=JOIN_SECONDS)
+                results[index] = result
+            raise
         exits: list[Exit] = []
         for index in range(len(cpus)):
             result = results[index]
