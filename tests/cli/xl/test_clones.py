@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from tests.cli.xl.test_linux import cfg, console, listed
 from tests.toolstack.service.conftest import folder
-from tests.toolstack.service.test_process import paths, xg
+from tests.toolstack.service.test_process import KILLS, XG, kill, paths, xg
 from xenograft.toolstack.images.initrd import MARKER
 from xenograft.toolstack.service.paths import ServicePaths
 
@@ -68,3 +71,32 @@ def test_clones_and_moments(paths: ServicePaths, cfg: Path) -> None:
     assert names() == ["Domain-0"]
     done = xg("fork", "nosuch")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.timeout(60 + 40 * KILLS)
+def test_killed_while_it_forks(paths: ServicePaths, cfg: Path, tmp_path: Path) -> None:
+    """The service dies with its clones; the image is sound, and the next command works."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(b"what was there".ljust(1 << 20, b"\0"))
+    before = disk.read_bytes()
+    chance = random.Random(11)
+    pids = []
+    for _ in range(max(KILLS // 2, 1)):
+        assert xg("create", "-q", str(cfg), f"disk=['{disk},raw,xvda,rw']").returncode == 0
+        with console(paths) as type_:
+            type_("", MARKER)
+        assert xg("snapshot", "linux").returncode == 0
+        command = subprocess.Popen(
+            [*XG, "fork", "-n", "40", "linux"], stderr=subprocess.PIPE, text=True
+        )
+        # The command's own start takes a tenth of a second, and each clone some milliseconds.
+        time.sleep(chance.uniform(0.05, 0.6))
+        pids.append(kill(paths))
+        _, errors = command.communicate(timeout=60)
+        assert "Traceback" not in errors, errors
+        assert errors.count("\n") <= 2
+        assert disk.read_bytes() == before
+        assert xg("list").returncode == 0
+        assert "linux" not in names()
+    for pid in pids:
+        assert not Path(f"/proc/{pid}/exe").exists()
