@@ -441,7 +441,8 @@ class Loop:
         vCPUs of one domain can't.  Those with an exit every moment don't: each exit stops the
         others, and turns are cheaper then.  Guests that change what belongs to the whole machine by
         themselves, without an exit, run alone: PV guests count uses of frames, and guests that
-        share memory with clones take frames for their copies.
+        share memory with clones take frames for their copies.  So do those that have mapped
+        pages of others, who may execute what they write there.
         """
         core = self.hypervisor.sched
         members: list[int] = []
@@ -453,7 +454,11 @@ class Loop:
                 continue
             vcpu: Vcpu = unit.owner
             domain: Domain = vcpu.domain
-            alone = domain.kind is GuestKind.PV or domain.pool.shared is not None
+            alone = (
+                domain.kind is GuestKind.PV
+                or domain.pool.shared is not None
+                or bool(domain.grants.maptrack)
+            )
             if alone or vcpu.exit_gap < LONG_NS:
                 if not members:
                     break

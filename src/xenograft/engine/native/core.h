@@ -132,6 +132,7 @@ struct engine {
     uint8_t *code;         /* bitmap: frames with translations here */
     uint64_t slow_store_mfn;
     atomic_bool running, flush_all;
+    atomic_bool busy; /* from before it catches up with the others until it stands still again */
     uint32_t queued;
     uint64_t queue[INVALIDATE_QUEUE];
     struct engine *next;

@@ -117,10 +117,12 @@ static PyObject *cpu_run(struct vcpu *v, PyObject *const *args, Py_ssize_t nargs
             v->reason = EXIT_KICK;
         } else {
             v->pending = false;
+            v->engine->busy = true;
             prepare(v, budget, deadline);
             Py_BEGIN_ALLOW_THREADS
             execute(v);
             Py_END_ALLOW_THREADS
+            v->engine->busy = false;
             if (v->reason == EXIT_KICK)
                 v->kicked = false;
         }
@@ -599,6 +601,8 @@ static void cpu_release(struct vcpu *v)
 static PyObject *cpu_close(struct vcpu *v, PyObject *unused)
 {
     (void)unused;
+    if (v->engine && v->engine->busy)
+        return PyErr_Format(PyExc_RuntimeError, "a CPU of this space is running");
     cpu_release(v);
     Py_RETURN_NONE;
 }

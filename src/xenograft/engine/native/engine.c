@@ -205,7 +205,7 @@ void engine_queue(struct engine *e, uint64_t mfn)
         e->queued = INVALIDATE_QUEUE + 1; /* too many: all translations go */
     /* e itself may be marking other frames of this byte meanwhile. */
     __atomic_fetch_and(&e->code[mfn / 8], (uint8_t)~(1u << mfn % 8), __ATOMIC_RELAXED);
-    if (e->running)
+    if (e->busy)
         for (struct vcpu *v = e->vcpus; v; v = v->next)
             v->kicked = true;
 }
@@ -249,7 +249,7 @@ void engine_mark_code(struct engine *e, uint64_t mfn)
         for (struct engine *other = m->engines; other; other = other->next)
             if (other != e) {
                 other->flush_all = true;
-                for (struct vcpu *v = other->vcpus; v && other->running; v = v->next)
+                for (struct vcpu *v = other->vcpus; v && other->busy; v = v->next)
                     v->kicked = true;
             }
         pthread_mutex_unlock(&m->lock);
