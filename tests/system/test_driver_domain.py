@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from xenograft.abi.io.xenbus import XenbusState
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.backend_initrd import MARKER
@@ -80,13 +79,12 @@ def test_a_guest_of_a_driver_domain_is_saved(
 ) -> None:
     """It has to let its devices go by itself, and gets them from the driver domain anew."""
     server = driver(machine, image, disk)
-    guest = served(machine, image)
-    for _ in range(200):
-        status = guest.devices.find("vbd", 51712)
-        if status is not None and status.frontend_state is XenbusState.Connected:
-            break
-        machine.run(timeout=0.2, until=lambda: False)
-    run(guest, "mkdir -p /mnt && mount -t ext4 /dev/xvda /mnt && echo kept > /mnt/file && sync")
+    guest = served(machine, image, disks="a")
+    run(
+        guest,
+        "while ! [ -b /dev/xvda ]; do sleep 0.1; done; mkdir -p /mnt"
+        " && mount -t ext4 /dev/xvda /mnt && echo kept > /mnt/file && sync",
+    )
     path = tmp_path / "guest.save"
     with pytest.raises(UserError, match=r"another domain serves its vbd 51712, vif 0"):
         guest.save(path, mode="snapshot")

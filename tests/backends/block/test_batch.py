@@ -76,7 +76,6 @@ def disk(**options: int | bool) -> Iterator[Disk]:
 def test_plain_requests_are_done_at_once(bits: int) -> None:
     with disk(bits=bits) as one:
         front = one.front
-        assert front.offered("feature-persistent") == "0"
         data = pattern(11 * PAGE, 1)
         front.submit(front.request(WRITE, 16, front.put(data)))
         assert [answer.status for answer in front.rings[0].take()] == [OKAY]

@@ -188,7 +188,7 @@ class BlockDevice(XenbusDevice):
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/protocol is unknown")
         queues = self.frontend_number("multi-queue-num-queues", 1, MAX_QUEUES + 1)
         order = self.frontend_number("ring-page-order", 0, MAX_RING_PAGE_ORDER + 1)
-        persistent = self._offers_persistent and self.frontend_number("feature-persistent", 0) != 0
+        persistent = self.frontend_number("feature-persistent", 0) != 0
         if not queues:
             raise DeviceError(Errno.EINVAL, f"{self.frontend}/multi-queue-num-queues is 0")
         for index in range(queues):
@@ -203,15 +203,6 @@ class BlockDevice(XenbusDevice):
             self.queues.append(queue)
         self.publish(self._properties())
 
-    @property
-    def _offers_persistent(self) -> bool:
-        """Whether front ends are to use the same pages again and again, and copy to and from them.
-
-        Where a grant is looked up natively, that is quicker than the guest's copying.
-        """
-        domain = self.host.hypervisor.domains.get(self.domid)
-        return self.batch is None or domain is None or not domain.p2m.translated
-
     def _ring_refs(self, base: str, order: int) -> list[int]:
         first = self.read_frontend(f"{base}ring-ref0")
         if order == 0 and first is None:
@@ -222,7 +213,9 @@ class BlockDevice(XenbusDevice):
         nodes: dict[str, str | int] = {
             "feature-flush-cache": 1,
             "feature-barrier": 1,
-            "feature-persistent": int(self._offers_persistent),
+            # As in Xen's own back ends. Linux's one in a driver domain relies on it for its disk:
+            # it hands on pages that it has mapped, which can't be granted, but are copied so.
+            "feature-persistent": 1,
             "sectors": self.sectors,
             "info": self._info(),
             "sector-size": SECTOR_SIZE,

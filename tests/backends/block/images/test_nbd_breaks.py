@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -185,8 +186,14 @@ def serve(disk: Path, path: Path) -> subprocess.Popen[bytes]:
     path.unlink(missing_ok=True)
     command = [need("qemu-nbd"), "-f", "raw", "-k", str(path), "-t", "-e", "8", str(disk)]
     process = subprocess.Popen(command)
-    until(path.exists)
+    until(lambda: listens(path))
     return process
+
+
+def listens(path: Path) -> bool:
+    """Whether a server answers; its socket is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.connect_ex(str(path)) == 0
 
 
 def test_qemus_server_is_killed_again_and_again(tmp_path: Path) -> None:
