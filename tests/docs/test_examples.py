@@ -14,6 +14,8 @@ import io
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +66,12 @@ def check_module(name: str) -> None:
     assert result.failed == 0
 
 
-BOOTING = {"xenograft", "xenograft.toolstack.machine", "xenograft.observe.session"}
+BOOTING = {
+    "xenograft",
+    "xenograft.observe.session",
+    "xenograft.toolstack.console",
+    "xenograft.toolstack.machine",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(modules()) - BOOTING))
@@ -93,7 +100,13 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_python_of_the_readme(here: Path) -> None:
     for name, text in blocks("python"):
-        if name == "README.md":
+        if name == "README.md" and "def test_" in text:
+            file = here / "test_readme.py"
+            file.write_text(text)
+            command = [sys.executable, "-m", "pytest", "-q", str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here)
+            assert "1 passed" in done.stdout, done.stdout + done.stderr
+        elif name == "README.md":
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
                 exec(compile(text, name, "exec"), {})
