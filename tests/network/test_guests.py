@@ -166,11 +166,13 @@ def test_a_guest_keeps_to_its_rate(lab: MakeLab) -> None:
         receiver.domain.machine.run(timeout=0.2, until=lambda: False)
         begun = bench.machine.now
         sender.run(f"nc {address} 4000 < /tmp/data", timeout=300)
-        took.append(bench.machine.now - begun)
+        # Its end has handed everything to its kernel; the other end has to have it.
         receiver.console.expect(r"1000000\r\nreceived\r\n")
+        took.append(bench.machine.now - begun)
         receiver.console.expect("guest:~# ")
-    # What comes to it isn't limited.
-    assert took[0] < 0.5 < 0.9 < took[1] < 1.5, took
+    # What comes to it isn't limited. What it sends may go over the limit by a burst at the end,
+    # which real back ends make 128 KiB long.
+    assert took[0] < 0.5 < 0.85 < took[1] < 1.5, took
 
 
 def test_two_with_one_address(lab: MakeLab) -> None:

@@ -15,7 +15,7 @@ from xenograft.toolstack.machine import Domain, Machine
 
 Image = Callable[[str], Path]
 
-COUNTER = "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; usleep 20000; done"
+COUNTER = "n=0; while :; do n=$((n+1)); echo $n > /tmp/m; mv /tmp/m /tmp/n; usleep 20000; done"
 MAC = "cat /sys/class/net/eth0/address"
 
 

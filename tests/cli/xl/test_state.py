@@ -27,7 +27,9 @@ from xenograft.toolstack.state.pages import FileGuest
 __all__ = ["folder", "paths"]
 Image = Callable[[str], Path]
 
-COUNTER = "(n=0; while :; do n=$((n+1)); echo $n > /tmp/n; usleep 20000; done) &\n"
+COUNTER = (
+    "(n=0; while :; do n=$((n+1)); echo $n > /tmp/m; mv /tmp/m /tmp/n; usleep 20000; done) &\n"
+)
 
 
 @pytest.fixture
