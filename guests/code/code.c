@@ -14,19 +14,9 @@
 #define CODE_REF 9
 #define RETURNS(n) 0xb8, (n), 0x00, 0x00, 0x00, 0xc3 /* mov $n, %eax; ret */
 
-#define GNTTABOP_map_grant_ref 0
 #define GNTTABOP_copy 5
-#define GNTMAP_host_map 2
 #define GNTCOPY_dest_gref 2
 
-struct gnttab_map_grant_ref {
-    u64 host_addr;
-    u32 flags, ref;
-    u16 dom;
-    s16 status;
-    u32 handle;
-    u64 dev_bus_addr;
-};
 struct copy_ptr {
     ulong ref_or_gmfn;
     u16 domid, offset;

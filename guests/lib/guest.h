@@ -81,7 +81,7 @@ void map_page(ulong va, ulong pa, u64 flags); /* one small page in the window, a
 pte_t *large_entry(ulong va);     /* the large-page entry that maps va one to one */
 void reload_cr3(void);
 
-/* ---- traps (trap.c) ---- */
+/* ---- traps (trap_record.c, trap.c) ---- */
 struct regs {
 #if BITS == 64
     ulong r15, r14, r13, r12, r11, r10, r9, r8, bp, di, si, dx, cx, bx, ax;
@@ -108,6 +108,9 @@ void NORETURN enter_user(ulong ip, ulong sp, ulong cs, ulong flags, ulong a0, ul
 typedef void (*vector_fn)(struct regs *);
 void set_vector(unsigned vector, vector_fn fn); /* NULL: back to the default */
 void trap_clear(void);
+bool trap_handled(struct regs *);  /* by the vector's handler */
+bool trap_fixed_up(struct regs *); /* it was in MAY_TRAP */
+void trap_record(const struct regs *, ulong cr2); /* all of `trap` but dr6 */
 bool guarded(void (*fn)(void *), void *argument); /* false: a trap ended fn (see `trap`) */
 
 void traps_init(void);

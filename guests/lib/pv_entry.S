@@ -3,6 +3,7 @@
  * kernel's exception handlers, the event callback, and the way back by hypercall.
  */
 #include "layout.h"
+#include "frame64.h"
 
         .macro NOTE type:req, kind:req, value:vararg
         .long 4, 2f - 1f, \type
@@ -67,42 +68,7 @@ failsafe_callback:
         ud2
 
 common:
-        push %rax
-        push %rbx
-        push %rcx
-        push %rdx
-        push %rsi
-        push %rdi
-        push %rbp
-        push %r8
-        push %r9
-        push %r10
-        push %r11
-        push %r12
-        push %r13
-        push %r14
-        push %r15
-        cld
-        mov %rsp, %rdi
-        mov %rsp, %rbx
-        and $-16, %rsp
-        call handle_vector
-        mov %rbx, %rsp
-        pop %r15
-        pop %r14
-        pop %r13
-        pop %r12
-        pop %r11
-        pop %r10
-        pop %r9
-        pop %r8
-        pop %rbp
-        pop %rdi
-        pop %rsi
-        pop %rdx
-        pop %rcx
-        pop %rbx
-        pop %rax
+        CALL_HANDLE_VECTOR
         add $16, %rsp
         push $0                         /* no flags: all registers as they are */
         push %rcx
@@ -114,29 +80,9 @@ common:
 
         .globl guard_set, guard_jump
 guard_set:
-        mov %rbx, (%rdi)
-        mov %rbp, 8(%rdi)
-        mov %r12, 16(%rdi)
-        mov %r13, 24(%rdi)
-        mov %r14, 32(%rdi)
-        mov %r15, 40(%rdi)
-        mov %rsp, 48(%rdi)
-        mov (%rsp), %rax
-        mov %rax, 56(%rdi)
-        xor %eax, %eax
-        ret
+        GUARD_SAVE
 guard_jump:
-        mov (%rdi), %rbx
-        mov 8(%rdi), %rbp
-        mov 16(%rdi), %r12
-        mov 24(%rdi), %r13
-        mov 32(%rdi), %r14
-        mov 40(%rdi), %r15
-        mov 48(%rdi), %rsp
-        mov 56(%rdi), %rax
-        mov %rax, (%rsp)
-        mov $1, %eax
-        ret
+        GUARD_RESTORE
 
         .globl pv_iret_to
 pv_iret_to:

@@ -2,13 +2,6 @@
 /* Exceptions of a PV guest: a handler, a fix-up, a guard, or a panic, in this order. */
 #include "pv.h"
 
-static vector_fn vector_fns[256];
-volatile struct trap trap;
-
-struct extable_entry {
-    u32 ip, fixup;
-};
-extern const struct extable_entry extable_start[], extable_end[];
 extern u8 event_callback[], failsafe_callback[];
 
 static struct guard *guard;
@@ -27,34 +20,6 @@ void traps_init(void)
         panic("the trap table was refused");
 }
 
-void set_vector(unsigned vector, vector_fn fn)
-{
-    vector_fns[vector & 255] = fn;
-}
-
-void trap_clear(void)
-{
-    memset((void *)&trap, 0, sizeof(trap));
-}
-
-static void record(const struct regs *r)
-{
-    trap.count++;
-    trap.vector = (u32)r->vector;
-    trap.error = (u32)r->error;
-    trap.ip = r->ip;
-    trap.cs = (u16)r->cs;
-    trap.flags = r->flags;
-    trap.cr2 = shared_info.vcpu_info[0].arch_cr2;
-    trap.ax = r->ax;
-    trap.cx = r->cx;
-    trap.dx = r->dx;
-    trap.si = r->si;
-    trap.di = r->di;
-    trap.sp = r->sp;
-    trap.ss = (u16)r->ss;
-}
-
 /* Called by the stubs in pv_entry.S. */
 void handle_vector(struct regs *r);
 void handle_vector(struct regs *r)
@@ -63,16 +28,11 @@ void handle_vector(struct regs *r)
         handle_events(r);
         return;
     }
-    if (vector_fns[r->vector & 255]) {
-        vector_fns[r->vector & 255](r);
+    if (trap_handled(r))
         return;
-    }
-    record(r);
-    for (const struct extable_entry *e = extable_start; e < extable_end; e++)
-        if (e->ip == r->ip) {
-            r->ip = e->fixup;
-            return;
-        }
+    trap_record(r, shared_info.vcpu_info[0].arch_cr2);
+    if (trap_fixed_up(r))
+        return;
     if (guard)
         guard_jump(guard);
     panic("trap %lu error %lx at %lx:%lx cr2 %lx", r->vector, r->error, r->cs, r->ip, trap.cr2);

@@ -11,14 +11,6 @@ struct gate {
 };
 
 static struct gate idt[256] __attribute__((aligned(16)));
-static vector_fn vector_fns[256];
-volatile struct trap trap;
-
-struct extable_entry {
-    u32 ip, fixup;
-};
-extern const struct extable_entry extable_start[], extable_end[];
-
 static struct guard *guards[MAX_CPUS];
 static struct guard user_guard;
 static volatile ulong user_result;
@@ -143,16 +135,6 @@ void traps_init(void)
 
 /* ---- traps ---- */
 
-void set_vector(unsigned vector, vector_fn fn)
-{
-    vector_fns[vector & 255] = fn;
-}
-
-void trap_clear(void)
-{
-    memset((void *)&trap, 0, sizeof(trap));
-}
-
 static bool from_user(const struct regs *r)
 {
     return (r->cs & 3) == 3;
@@ -160,26 +142,15 @@ static bool from_user(const struct regs *r)
 
 static void record(const struct regs *r)
 {
-    trap.count++;
-    trap.vector = (u32)r->vector;
-    trap.error = (u32)r->error;
-    trap.ip = r->ip;
-    trap.cs = (u16)r->cs;
-    trap.flags = r->flags;
-    trap.cr2 = read_cr2();
-    trap.ax = r->ax;
-    trap.cx = r->cx;
-    trap.dx = r->dx;
-    trap.si = r->si;
-    trap.di = r->di;
+    trap_record(r, read_cr2());
     if (r->vector == VEC_DB)
         trap.dr6 = read_dr6();
-#if BITS == 64
-    trap.sp = r->sp;
-    trap.ss = (u16)r->ss;
-#else
-    trap.sp = from_user(r) ? r->sp : (ulong)&r->sp;
-    trap.ss = from_user(r) ? (u16)r->ss : SEL_KDS;
+#if BITS == 32
+    /* The stack isn't in the frame of a trap from the kernel. */
+    if (!from_user(r)) {
+        trap.sp = (ulong)&r->sp;
+        trap.ss = SEL_KDS;
+    }
 #endif
 }
 
@@ -193,12 +164,8 @@ void user_return(ulong result)
 void handle_vector(struct regs *r);
 void handle_vector(struct regs *r)
 {
-    vector_fn fn = vector_fns[r->vector & 255];
-
-    if (fn) {
-        fn(r);
+    if (trap_handled(r))
         return;
-    }
     if (from_user(r)) {
         if (r->vector == VEC_USER_RETURN)
             user_return(r->ax);
@@ -206,11 +173,8 @@ void handle_vector(struct regs *r)
         user_return(USER_TRAPPED);
     }
     record(r);
-    for (const struct extable_entry *e = extable_start; e < extable_end; e++)
-        if (e->ip == r->ip) {
-            r->ip = e->fixup;
-            return;
-        }
+    if (trap_fixed_up(r))
+        return;
     if (guards[cpu_index()])
         guard_jump(guards[cpu_index()]);
     panic("trap %lu error %lx at %lx:%lx cr2 %lx flags %lx", r->vector, r->error, r->cs, r->ip,

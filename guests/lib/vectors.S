@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* 256 interrupt entry points, the common path to `handle_vector` in C, and guard_set/guard_jump. */
 #include "layout.h"
+#ifdef ENV_64
+#include "frame64.h"
+#endif
 
         .text
         .globl vector_stubs
@@ -25,75 +28,20 @@ vector_stubs:
 
 #ifdef ENV_64
 common64:
-        push %rax
-        push %rbx
-        push %rcx
-        push %rdx
-        push %rsi
-        push %rdi
-        push %rbp
-        push %r8
-        push %r9
-        push %r10
-        push %r11
-        push %r12
-        push %r13
-        push %r14
-        push %r15
-        cld
-        mov %rsp, %rdi
-        mov %rsp, %rbx
-        and $-16, %rsp
-        call handle_vector
-        mov %rbx, %rsp
-        pop %r15
-        pop %r14
-        pop %r13
-        pop %r12
-        pop %r11
-        pop %r10
-        pop %r9
-        pop %r8
-        pop %rbp
-        pop %rdi
-        pop %rsi
-        pop %rdx
-        pop %rcx
-        pop %rbx
-        pop %rax
+        CALL_HANDLE_VECTOR
         add $16, %rsp
         iretq
 
 /* int guard_set(struct guard *): 0 at first, 1 when guard_jump comes back here. */
         .globl guard_set, guard_jump
 guard_set:
-        mov %rbx, (%rdi)
-        mov %rbp, 8(%rdi)
-        mov %r12, 16(%rdi)
-        mov %r13, 24(%rdi)
-        mov %r14, 32(%rdi)
-        mov %r15, 40(%rdi)
-        mov %rsp, 48(%rdi)
-        mov (%rsp), %rax
-        mov %rax, 56(%rdi)
-        xor %eax, %eax
-        ret
+        GUARD_SAVE
 guard_jump:
         mov $SEL_KDS, %eax
         mov %eax, %ss
         mov %eax, %ds
         mov %eax, %es
-        mov (%rdi), %rbx
-        mov 8(%rdi), %rbp
-        mov 16(%rdi), %r12
-        mov 24(%rdi), %r13
-        mov 32(%rdi), %r14
-        mov 40(%rdi), %r15
-        mov 48(%rdi), %rsp
-        mov 56(%rdi), %rax
-        mov %rax, (%rsp)
-        mov $1, %eax
-        ret
+        GUARD_RESTORE
 
 /* void enter_user(ulong ip, ulong sp, ulong cs, ulong flags, ulong a0, ulong a1):
  * to ring 3, with a0 in RAX and a1 in RDX; comes back through guard_jump alone. */

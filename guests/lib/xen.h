@@ -342,6 +342,7 @@ struct xen_hvm_get_mem_type {
 };
 
 /* grant_table.h */
+#define GNTTABOP_map_grant_ref 0
 #define GNTTABOP_setup_table 2
 #define GNTTABOP_dump_table 3
 #define GNTTABOP_query_size 6
@@ -349,6 +350,8 @@ struct xen_hvm_get_mem_type {
 #define GNTTABOP_get_status_frames 9
 #define GNTTABOP_get_version 10
 #define GNTTABOP_swap_grant_ref 11
+#define GNTMAP_host_map 2
+#define GNTMAP_contains_pte 16
 #define GTF_permit_access 1
 #define GNTST_okay 0
 #define GNTST_general_error (-1)
@@ -356,6 +359,14 @@ struct xen_hvm_get_mem_type {
 #define GNTST_bad_gntref (-3)
 #define GNTST_permission_denied (-8)
 
+struct gnttab_map_grant_ref {
+    u64 host_addr;
+    u32 flags, ref;
+    u16 dom;
+    s16 status;
+    u32 handle;
+    u64 dev_bus_addr;
+};
 struct gnttab_setup_table {
     u16 dom;
     u32 nr_frames;
