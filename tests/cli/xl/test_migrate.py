@@ -22,8 +22,8 @@ from tests.cli.xl.test_state import cfg, count, counting, goes_on, ok, works
 from tests.toolstack.service.conftest import folder
 from tests.toolstack.service.support import until
 from tests.toolstack.service.test_process import XG, paths, xg
-from xenograft.toolstack.service.client import await_end, connect, find
-from xenograft.toolstack.service.messages import GetService, StopService
+from xenograft.toolstack.service.client import await_end, connect, stop
+from xenograft.toolstack.service.messages import GetService
 from xenograft.toolstack.service.paths import ServicePaths, paths_of
 
 __all__ = ["cfg", "counting", "folder", "paths"]
@@ -35,9 +35,7 @@ def there() -> Iterator[ServicePaths]:
     with tempfile.TemporaryDirectory(prefix="xg-") as name:
         found = paths_of(Path(name))
         yield found
-        if (client := find(found)) is not None:
-            with client:
-                client.call(StopService())
+        stop(found)
         assert await_end(found)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -12,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,15 +20,14 @@ import pytest
 
 from tests.toolstack.service.support import read_until, until
 from xenograft.toolstack.config.domain import DomainConfig
-from xenograft.toolstack.errors import Failure, UserError
+from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import client as client_module
-from xenograft.toolstack.service.client import await_end, connect, find
+from xenograft.toolstack.service.client import await_end, connect, find, stop
 from xenograft.toolstack.service.messages import (
     AttachConsole,
     CreateDomain,
     GetService,
     ListDomains,
-    StopService,
 )
 from xenograft.toolstack.service.paths import ServicePaths, service_paths
 
@@ -42,11 +41,7 @@ def paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServicePath
     monkeypatch.setenv("XG_SERVICE_DIR", str(folder))
     found = service_paths()
     yield found
-    with contextlib.suppress(UserError, Failure):
-        client = find(found)
-        if client is not None:
-            with client:
-                client.call(StopService())
+    stop(found)
     assert await_end(found)
 
 
@@ -72,6 +67,18 @@ def xg(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         **more,  # type: ignore[call-overload]
     )
+
+
+def test_to_stop_one_that_ends_by_itself(paths: ServicePaths) -> None:
+    assert stop(paths) is None
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(paths.socket))
+        dying.listen()
+        hangs_up = threading.Thread(target=lambda: dying.accept()[0].close())
+        hangs_up.start()
+        assert stop(paths) == []
+        hangs_up.join()
+    paths.socket.unlink()
 
 
 def test_the_first_command_starts_it(paths: ServicePaths) -> None:

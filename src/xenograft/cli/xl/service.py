@@ -104,20 +104,17 @@ def start(cpus: str | None, memory: str | None, sched: str | None, pools: str | 
 @click.option("--wait/--no-wait", default=True, help="Wait until it has ended [wait].")
 def stop(wait: bool) -> None:
     """Stop the service; guests that still run are destroyed, and named."""
-    from xenograft.toolstack.service.client import await_end, find
-    from xenograft.toolstack.service.messages import StopService
+    from xenograft.toolstack.service import client
     from xenograft.toolstack.service.paths import service_paths
 
     paths = service_paths(create=False)
-    client = find(paths)
-    if client is None:
+    guests = client.stop(paths)
+    if guests is None:
         complain("xg: the service isn't running")
         return
-    with client:
-        guests = client.call(StopService())
     if guests:
         complain(f"xg: destroyed with it: {', '.join(guests)}")
-    if wait and not await_end(paths):
+    if wait and not client.await_end(paths):
         raise Failure(f"the service is still busy with ending; its log is {paths.log}")
 
 

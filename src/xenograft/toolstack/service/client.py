@@ -25,7 +25,7 @@ from typing import Self, TypeVar, cast
 import msgspec
 
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.service.messages import Failure, MachineOptions, Request
+from xenograft.toolstack.service.messages import Failure, MachineOptions, Request, StopService
 from xenograft.toolstack.service.paths import ServicePaths, service_paths
 from xenograft.toolstack.service.wire import WireError, pack, receive_reply
 
@@ -111,6 +111,22 @@ def connect(
     if client is None:
         raise UserError(f"the service ended as soon as it had started; its log is {paths.log}")
     return client
+
+
+def stop(paths: ServicePaths) -> list[str] | None:
+    """Tell the service to end; `await_end` waits for it.
+
+    Returns the names of the guests that end with it, or None if there is no service (one that ends
+    by itself at this moment has none to name).  Raises Failure and UserError.
+    """
+    client = find(paths)
+    if client is None:
+        return None
+    with client:
+        try:
+            return client.call(StopService())
+        except ServiceGone:
+            return []
 
 
 def await_end(paths: ServicePaths, seconds: float = 30.0) -> bool:
