@@ -95,20 +95,20 @@ class Guest:
 def mkfs(path: Path, size: int, *options: str) -> None:
     with path.open("wb") as file:
         file.truncate(size)
-    command = [need("mkfs.ext4"), "-q", "-F", *options, str(path)]
+    command = [*need("mkfs.ext4"), "-q", "-F", *options, str(path)]
     subprocess.run(command, check=True, timeout=60)
 
 
 def fsck(path: Path) -> None:
     """No fault in a file system that was left in order."""
-    command = [need("e2fsck"), "-fn", str(path)]
+    command = [*need("e2fsck"), "-fn", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout
 
 
 def read_file(path: Path, name: str) -> bytes:
     """A file of a file system."""
-    command = [need("debugfs"), "-R", f"cat {name}", str(path)]
+    command = [*need("debugfs"), "-R", f"cat {name}", str(path)]
     return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
 
 
@@ -263,7 +263,7 @@ def test_power_cuts(image: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             after_power_cut(start, log[:length], lambda _i, _a, p=share: rng.random() < p)  # type: ignore[misc]
         )
         # The journal is played, and nothing else may be there to mend.
-        command = [need("e2fsck"), "-p", str(cut)]
+        command = [*need("e2fsck"), "-p", str(cut)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode in (0, 1), done.stdout
         fsck(cut)
@@ -310,7 +310,9 @@ def test_grub_reads_a_file(image: Get, tmp_path: Path) -> None:
     mkfs(path, 8 * MIB, "-O", "^has_journal")
     hello = tmp_path / "hello.txt"
     hello.write_text("said the disk\n")
-    subprocess.run([need("debugfs"), "-w", "-R", f"write {hello} hello.txt", str(path)], check=True)
+    subprocess.run(
+        [*need("debugfs"), "-w", "-R", f"write {hello} hello.txt", str(path)], check=True
+    )
     with Machine() as machine:
         disk = f"format=raw,vdev=xvda,access=ro,target={path}"
         guest = Guest(machine, image, [disk], kernel="grub-pvh", ramdisk=None)

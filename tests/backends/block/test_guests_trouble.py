@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.block.images.nbd_server import NbdServer
-from tests.backends.block.images.support import MIB, assert_clean, content, pattern
+from tests.backends.block.images.support import MIB, assert_clean, content, need, pattern
 from tests.backends.block.test_guests import Guest, sha256
 from xenograft import Machine
 from xenograft.backends.block.images.qcow2.create import create_qcow2
@@ -27,6 +27,7 @@ def test_a_full_host_disk(image: Get, tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("no mount namespace of our own to be had")
+    need("qemu-img")
     command = [unshare, "-rm", sys.executable, "-m", "tests.backends.block.full_disk"]
     images = (str(image("debian-cloud")), str(image("driver-initrd")))
     done = subprocess.run(

@@ -28,6 +28,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         *("libxendevicemodel1", "liblzo2-2"),
     ),
     "xenalyze": ("xen-utils-common",),
+    "qemu-img": ("qemu-utils", "libaio1", "libfuse3-3", "libglib2.0-0", "libnuma1", "liburing2"),
 }
 """The packages of each program that is known here."""
 

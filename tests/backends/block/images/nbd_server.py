@@ -86,9 +86,9 @@ class NbdServer:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.sendall(struct.pack(">QQH", _NBDMAGIC, _IHAVEOPT, 3))
-            _receive(connection, 4)
-            _, option, length = struct.unpack(">QII", _receive(connection, 16))
-            _receive(connection, length)
+            receive(connection, 4)
+            _, option, length = struct.unpack(">QII", receive(connection, 16))
+            receive(connection, length)
             info = struct.pack(">HQH", 0, len(self.stable), 1 | 1 << 2)
             for kind, payload in ((3, info), (1, b"")):
                 head = struct.pack(">QIII", _OPTION_REPLY, option, kind, len(payload))
@@ -97,9 +97,9 @@ class NbdServer:
                 pass
 
     def _one(self, connection: socket.socket) -> bool:
-        head = struct.unpack(">IHHQQI", _receive(connection, 28))
+        head = struct.unpack(">IHHQQI", receive(connection, 28))
         _, _, command, cookie, offset, size = head
-        data = _receive(connection, size) if command == WRITE else b""
+        data = receive(connection, size) if command == WRITE else b""
         with self.asked:
             self.seen.append((command, offset))
             self.asked.notify_all()
@@ -118,7 +118,8 @@ class NbdServer:
         return True
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes."""
     data = b""
     while len(data) < size:
         got = connection.recv(size - len(data))

@@ -60,7 +60,7 @@ def test_an_image_in_use_here_is_refused_there(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     create_qcow2(str(path), 64 * KIB)
     image = open_image(str(path), "qcow2")
-    command = [need("qemu-io"), "-f", "qcow2", "-c", "write 0 512", str(path)]
+    command = [*need("qemu-io"), "-f", "qcow2", "-c", "write 0 512", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "lock" in done.stderr
@@ -70,7 +70,7 @@ def test_an_image_in_use_here_is_refused_there(tmp_path: Path) -> None:
 
 
 def test_an_image_in_use_there_is_refused_here(path: Path, tmp_path: Path) -> None:
-    command = [need("qemu-io"), "-f", "raw", str(path)]
+    command = [*need("qemu-io"), "-f", "raw", str(path)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

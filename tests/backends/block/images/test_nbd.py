@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.block.images.nbd_server import receive
 from tests.backends.block.images.support import KIB, MIB, need, pattern
 from xenograft.backends.block.images.image import ImageError
 from xenograft.backends.block.images.nbd import NbdImage, is_nbd, parse_uri
@@ -27,7 +28,7 @@ from xenograft.backends.block.images.qcow2.create import create_qcow2
 def qemu_nbd(image: Path, *options: str) -> Iterator[str]:
     """QEMU's server on a Unix socket; yields the socket's path."""
     path = image.with_name("socket")
-    command = [need("qemu-nbd"), "-f", "raw", "-k", str(path), "-t", *options, str(image)]
+    command = [*need("qemu-nbd"), "-f", "raw", "-k", str(path), "-t", *options, str(image)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         for _ in range(200):
             if path.exists():
@@ -196,17 +197,6 @@ def server(talk: Talk) -> Iterator[str]:
         yield f"nbd://127.0.0.1:{listener.getsockname()[1]}/x"
         thread.join(20)
         assert not thread.is_alive()
-
-
-def receive(connection: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes."""
-    data = b""
-    while len(data) < size:
-        got = connection.recv(size - len(data))
-        if not got:
-            raise ConnectionResetError
-        data += got
-    return data
 
 
 def option(connection: socket.socket) -> int:

@@ -184,7 +184,7 @@ def until(condition: Callable[[], bool]) -> None:
 def serve(disk: Path, path: Path) -> subprocess.Popen[bytes]:
     """QEMU's server, once it listens."""
     path.unlink(missing_ok=True)
-    command = [need("qemu-nbd"), "-f", "raw", "-k", str(path), "-t", "-e", "8", str(disk)]
+    command = [*need("qemu-nbd"), "-f", "raw", "-k", str(path), "-t", "-e", "8", str(disk)]
     process = subprocess.Popen(command)
     until(lambda: listens(path))
     return process
