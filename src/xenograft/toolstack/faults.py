@@ -138,9 +138,7 @@ class Faults:
         domain 0 map by the same operations, and are hit as well.
         """
         fault = Fault("fail_grant_map", nth, count)
-        decide = self._grant_fault(fault, _grant_status(status), ref)
-        self._points.add_grant_map(decide)
-        return self._arm(fault, lambda: self._points.remove(decide))
+        return self._arm_grant(fault, self._points.add_grant_map, status, ref)
 
     def fail_grant_copy(
         self,
@@ -152,21 +150,24 @@ class Faults:
     ) -> Fault:
         """The same for copies from and to grants, as network interfaces do them."""
         fault = Fault("fail_grant_copy", nth, count)
-        decide = self._grant_fault(fault, _grant_status(status), ref)
-        self._points.add_grant_copy(decide)
-        return self._arm(fault, lambda: self._points.remove(decide))
+        return self._arm_grant(fault, self._points.add_grant_copy, status, ref)
 
-    def _grant_fault(
-        self, fault: Fault, status: int, ref: int | None
-    ) -> Callable[[int, int, int], int]:
-        domid = self._domain.domid
+    def _arm_grant(
+        self,
+        fault: Fault,
+        add: Callable[[Callable[[int, int, int], int]], None],
+        status: int | str,
+        ref: int | None,
+    ) -> Fault:
+        domid, failure = self._domain.domid, _grant_status(status)
 
         def decide(caller: int, granter: int, which: int) -> int:
             if domid not in (caller, granter) or ref not in (None, which):
                 return GNTST_okay
-            return status if fault.strikes() else GNTST_okay
+            return failure if fault.strikes() else GNTST_okay
 
-        return decide
+        add(decide)
+        return self._arm(fault, lambda: self._points.remove(decide))
 
     # -- events ------------------------------------------------------------------------------
     def lose_event(

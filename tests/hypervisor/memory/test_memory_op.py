@@ -39,21 +39,6 @@ RESERVATION_OPS = (
 )
 
 
-@pytest.fixture
-def world() -> World:
-    return World(4096)
-
-
-@pytest.fixture
-def dom(world: World) -> Dom:
-    return world.domain(1, pages=8, max_pages=1000)
-
-
-@pytest.fixture
-def guest(world: World, dom: Dom) -> Caller:
-    return Caller(world, dom)
-
-
 def reserve(
     caller: Caller,
     cmd: int,

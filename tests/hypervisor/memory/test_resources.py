@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.hypervisor.memory.world import Caller, Dom, World
 from xenograft.abi import memory as abi
 from xenograft.abi.errno import Errno
@@ -13,21 +11,6 @@ from xenograft.abi.memory import (
 )
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.frames import INVALID_GFN
-
-
-@pytest.fixture
-def world() -> World:
-    return World(4096)
-
-
-@pytest.fixture
-def dom(world: World) -> Dom:
-    return world.domain(1, pages=8, max_pages=1000)
-
-
-@pytest.fixture
-def guest(world: World, dom: Dom) -> Caller:
-    return Caller(world, dom)
 
 
 def test_resources(world: World, guest: Caller, dom: Dom) -> None:

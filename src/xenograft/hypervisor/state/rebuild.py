@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ Contents = Iterable[tuple[int, bytes]]
 
 LARGEST = 1 << 24
 """Pages that a record may ask for (64 GiB): more than any machine here has."""
+
+_NONSENSE = (
+    *(ValueError, IndexError, KeyError, TypeError, OverflowError, AccessError),
+    struct.error,
+)
+"""What a damaged record can lead to."""
 
 
 def rebuild(
@@ -117,7 +124,7 @@ def _make(
 ) -> Domain:
     """The new domain; `fill` gives it its memory."""
     domain = _create(hypervisor, state, name, uuid, pool)
-    with _whole(domain, state):
+    with whole(domain, state.name):
         fill(domain)
         _finish(domain, state, fresh)
     return domain
@@ -132,7 +139,7 @@ def prepare(
     `complete` makes it a domain that can run.  Raises as `rebuild`.
     """
     domain = _create(hypervisor, state, name, uuid, pool)
-    with _whole(domain, state):
+    with whole(domain, state.name):
         for gfn, count in state.memory.ram:
             domain.p2m.populate(gfn, count)
     return domain
@@ -145,7 +152,7 @@ def complete(domain: Domain, state: DomainState, contents: Contents, *, fresh: b
     remains of the domain then.
     """
     _check(state)
-    with _whole(domain, state):
+    with whole(domain, state.name):
         if len(domain.vcpus) != len(state.vcpus):
             raise ValueError("it has another number of vCPUs")
         wanted, there = RunSet(state.memory.ram), RunSet()
@@ -183,13 +190,13 @@ def _create(
 
 
 @contextmanager
-def _whole(domain: Domain, state: DomainState) -> Iterator[None]:
+def whole(domain: Domain, name: str) -> Iterator[None]:
     """All of it works, or nothing remains of the domain."""
     try:
         yield
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, AccessError) as error:
+    except _NONSENSE as error:
         domain.hypervisor.destroy_domain(domain)
-        raise StateError(f"the record of {state.name[:40]} makes no sense: {error}") from error
+        raise StateError(f"the record of {name[:40]} makes no sense: {error}") from error
     except BaseException:
         domain.hypervisor.destroy_domain(domain)
         raise

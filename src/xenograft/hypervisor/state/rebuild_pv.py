@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -14,7 +13,7 @@ from xenograft.abi.xen import shared_info
 from xenograft.arch.x86.cpuid.policy import CpuPolicy
 from xenograft.arch.x86.pvclock import TscClock
 from xenograft.arch.x86.registers import is_canonical
-from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE, AccessError
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.hypervisor.guest_time import update_vcpu_time, update_wallclock
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.pv.calls import least_privilege
@@ -23,7 +22,7 @@ from xenograft.hypervisor.pv.platform import PvPlatform, pv_cpu
 from xenograft.hypervisor.sched.persist import restore_domain
 from xenograft.hypervisor.state import pv
 from xenograft.hypervisor.state.capture import DOMID_CONTROL
-from xenograft.hypervisor.state.records import StateError
+from xenograft.hypervisor.state.rebuild import whole
 
 if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.vcpu import Vcpu
 
 _XCR0 = (0, 1, 3)
-_NONSENSE = (
-    *(ValueError, IndexError, KeyError, TypeError, OverflowError, AccessError),
-    struct.error,
-)
-"""What a damaged record can lead to."""
 
 
 def rebuild_pv(
@@ -62,7 +56,7 @@ def rebuild_pv(
         max_pages=max(state.max_pages, sum(count for _, count in state.pages)),
         pool=pool,
     )
-    try:
+    with whole(domain, state.name):
         now = hypervisor.clock.now()  # one moment for all clocks
         platform = _platform(domain, state, now)
         mfns = _memory(domain, state)
@@ -75,12 +69,6 @@ def rebuild_pv(
                 _vcpu(domain, vcpu, saved, mfns)
         update_wallclock(domain)
         restore_domain(hypervisor.sched, domain.sched, state.scheduling)
-    except _NONSENSE as error:
-        hypervisor.destroy_domain(domain)
-        raise StateError(f"the record of {state.name[:40]} makes no sense: {error}") from error
-    except BaseException:
-        hypervisor.destroy_domain(domain)
-        raise
     return domain
 
 

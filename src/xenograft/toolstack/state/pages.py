@@ -7,14 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import BODY, HEAD, PAGE, StateError, records
-
-if TYPE_CHECKING:
-    pass
 
 Runs = Iterator[tuple[int, bytes]]
 """(first page number, the bytes of pages that lie side by side)."""

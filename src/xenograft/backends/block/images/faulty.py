@@ -6,40 +6,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from xenograft.backends.block.images.image import Buffer, Fill, Image
+from xenograft.backends.block.images.image import Buffer, Fill, Image, WrappedImage
 
 Decision = Callable[[str, int, int], int]
 """(operation: "read", "write", "flush" or "discard", offset, size): 0, or the errno to fail with.
 It is called by one thread at a time."""
 
 
-class FaultyImage:
+class FaultyImage(WrappedImage):
     """Everything as `image` has it, but for what `decide` wants to fail."""
 
     def __init__(self, image: Image, decide: Decision) -> None:
-        self.image = image
+        super().__init__(image)
         self.decide = decide
         """May be exchanged."""
         self._lock = threading.Lock()
-
-    @property
-    def path(self) -> str:
-        return self.image.path
-
-    @property
-    def size(self) -> int:
-        return self.image.size
-
-    @property
-    def readonly(self) -> bool:
-        return self.image.readonly
-
-    @property
-    def discard_granularity(self) -> int:
-        return self.image.discard_granularity
 
     def _ask(self, operation: str, offset: int, size: int) -> None:
         with self._lock:
@@ -69,9 +51,3 @@ class FaultyImage:
     def discard(self, offset: int, size: int) -> None:
         self._ask("discard", offset, size)
         self.image.discard(offset, size)
-
-    def refresh(self) -> int:
-        return self.image.refresh()
-
-    def close(self) -> None:
-        self.image.close()

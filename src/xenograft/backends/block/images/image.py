@@ -115,3 +115,50 @@ class ZeroImage:
 
     def close(self) -> None:
         pass
+
+
+class WrappedImage:
+    """Another image as it is; classes that derive from it say what differs."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+
+    @property
+    def path(self) -> str:
+        return self.image.path
+
+    @property
+    def size(self) -> int:
+        return self.image.size
+
+    @property
+    def readonly(self) -> bool:
+        return self.image.readonly
+
+    @property
+    def discard_granularity(self) -> int:
+        return self.image.discard_granularity
+
+    def read(self, offset: int, size: int) -> bytes | bytearray:
+        return self.image.read(offset, size)
+
+    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
+        return self.image.read_now(offset, size)
+
+    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
+        return self.image.fill_now(offset, size, fill)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        self.image.write(offset, data)
+
+    def flush(self) -> None:
+        self.image.flush()
+
+    def discard(self, offset: int, size: int) -> None:
+        self.image.discard(offset, size)
+
+    def refresh(self) -> int:
+        return self.image.refresh()
+
+    def close(self) -> None:
+        self.image.close()

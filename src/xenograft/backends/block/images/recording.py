@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from xenograft.backends.block.images.image import Buffer, Fill, Storage
+from xenograft.backends.block.images.image import Buffer, Storage, WrappedImage
 
 ATOM = 512
 """Bytes that reach a disk together or not at all."""
@@ -26,31 +26,16 @@ class Recorded(NamedTuple):
     data: bytes = b""
 
 
-class RecordingStorage:
+class RecordingStorage(WrappedImage):
     """Passes everything on to `inner`, and keeps it in `log`."""
 
     def __init__(self, inner: Storage) -> None:
+        super().__init__(inner)
         self._inner = inner
         self._lock = threading.Lock()
-        self.path = inner.path
-        self.readonly = inner.readonly
-        self.discard_granularity = inner.discard_granularity
         self.log: list[Recorded] = []
         self.start = inner.read(0, inner.size)
         """What it held at the beginning."""
-
-    @property
-    def size(self) -> int:
-        return self._inner.size
-
-    def read(self, offset: int, size: int) -> bytes | bytearray:
-        return self._inner.read(offset, size)
-
-    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
-        return self._inner.read_now(offset, size)
-
-    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
-        return self._inner.fill_now(offset, size, fill)
 
     def write(self, offset: int, data: Buffer) -> None:
         with self._lock:
@@ -71,12 +56,6 @@ class RecordingStorage:
         with self._lock:
             self._inner.resize(size)
             self.log.append(Recorded("resize", size=size))
-
-    def refresh(self) -> int:
-        return self._inner.refresh()
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def after_power_cut(

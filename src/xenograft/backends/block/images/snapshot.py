@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xenograft.backends.block.images.image import Buffer, Fill
+from xenograft.backends.block.images.image import Buffer, Fill, WrappedImage
 
 if TYPE_CHECKING:
     from xenograft.backends.block.images.image import Image
@@ -154,11 +154,11 @@ class Snapshot:
             self._old.close()
 
 
-class Origin:
+class Origin(WrappedImage):
     """An image that goes on being used, and whose snapshots stay as they are."""
 
     def __init__(self, image: Image) -> None:
-        self.image = image
+        super().__init__(image)
         self._snapshots: list[Snapshot] = []
         self._closed = False
 
@@ -187,44 +187,13 @@ class Origin:
         for snapshot in list(self._snapshots):
             snapshot.keep(offset, size)
 
-    @property
-    def path(self) -> str:
-        return self.image.path
-
-    @property
-    def size(self) -> int:
-        return self.image.size
-
-    @property
-    def readonly(self) -> bool:
-        return self.image.readonly
-
-    @property
-    def discard_granularity(self) -> int:
-        return self.image.discard_granularity
-
-    def read(self, offset: int, size: int) -> bytes | bytearray:
-        return self.image.read(offset, size)
-
-    def read_now(self, offset: int, size: int) -> bytes | bytearray | None:
-        return self.image.read_now(offset, size)
-
-    def fill_now(self, offset: int, size: int, fill: Fill) -> int:
-        return self.image.fill_now(offset, size, fill)
-
     def write(self, offset: int, data: Buffer) -> None:
         self._keep(offset, len(data))
         self.image.write(offset, data)
 
-    def flush(self) -> None:
-        self.image.flush()
-
     def discard(self, offset: int, size: int) -> None:
         self._keep(offset, size)
         self.image.discard(offset, size)
-
-    def refresh(self) -> int:
-        return self.image.refresh()
 
     def close(self) -> None:
         """The image itself stays open, and locked, until the last snapshot goes."""
