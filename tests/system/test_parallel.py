@@ -46,7 +46,6 @@ def shell(machine: Machine, image: Image, name: str, disk: Path, number: int) ->
     return Shell(machine.create(config))
 
 
-@pytest.mark.xfail(reason="a shell dies at times: parallel rounds are off by default", strict=False)
 def test_two_guests_compute_at_once_and_speak(
     machine: Machine, image: Image, tmp_path: Path
 ) -> None:
@@ -63,7 +62,8 @@ def test_two_guests_compute_at_once_and_speak(
     )
     before = machine.loop.rounds
     for guest in shells:
-        guest.console.send(f"({work}) &\n")
+        # Not the shell's own child: BusyBox's takes a job's end for its input's when echo is off.
+        guest.console.send(f"(({work}) &)\n")
     for guest in shells:
         guest.console.expect("ended", timeout=120)
         sums = guest.run("cat /tmp/sums").split()

@@ -24,7 +24,6 @@ guest makes, or at the first block border at which a timer or a decision is due.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -120,9 +119,7 @@ class Loop:
         self._called = False
         """Somebody has knocked at the door since the run under way began."""
         parallel = 1 if hypervisor.clock.virtual else min(cpus, host_cpus())
-        # Not by default: a guest's process can die beside another guest that computes.
-        wanted = os.environ.get("XENOGRAFT_PARALLEL") == "1"
-        self._team = Team(parallel) if wanted and parallel > 1 else None
+        self._team = Team(parallel) if parallel > 1 else None
         self.rounds = 0
         """How often several CPUs have run at once."""
         self._rest = Rest(hypervisor.clock.now())
