@@ -5,6 +5,7 @@
  *   seed=N    the random sequence (default 1)
  *   count=N   how many hypercalls (default 1000000; 0: it never ends)
  *   all       leave nothing out, so that it may well end itself
+ *   burst=N   compute for N rounds before each call, so that it runs beside others (default 0)
  *
  * Left out otherwise: what ends or blocks this guest itself (shutdown, block, its own VCPUOP_down,
  * watchdogs, parameters that crash their owner, INIT to itself), and what takes its own code away.
@@ -365,6 +366,7 @@ void guest_main(void)
 {
     u64 count = option_number("count", 1000000), seed = option_number("seed", 1);
     u64 step = count ? div64(count, 10, NULL) : 100000, shown = 0;
+    u64 burst = option_number("burst", 0);
 
     state = seed * 0x9e3779b97f4a7c15ull | 1;
     leave_nothing_out = option("all", NULL, 0);
@@ -379,6 +381,8 @@ void guest_main(void)
     while (!count || calls < count) {
         void (*what)(void *) = random_hypercall;
 
+        for (volatile u64 i = 0; i < burst; i++)
+            ;
         switch (below(16)) {
         case 0:
             what = random_port;

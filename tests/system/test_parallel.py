@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import pytest
 from tests.network.conftest import QUIET, Shell
 from xenograft.hypervisor.team import Team
 from xenograft.toolstack.config.options import from_options
-from xenograft.toolstack.machine import Machine
+from xenograft.toolstack.machine import Machine, ShutdownReason
 
 Image = Callable[[str], Path]
+Guest = Callable[[str], Path]
 
 SUM = hashlib.sha256(bytes(4 << 20)).hexdigest()
+MIB_SUM = hashlib.sha256(bytes(1 << 20)).hexdigest()
 
 
 @pytest.fixture
@@ -31,7 +34,9 @@ def machine() -> Iterator[Machine]:
     assert threading.active_count() == before
 
 
-def shell(machine: Machine, image: Image, name: str, disk: Path, number: int) -> Shell:
+def shell(
+    machine: Machine, image: Image, name: str, disk: Path, number: int, vcpus: int = 2
+) -> Shell:
     config = from_options(
         None,
         name=name,
@@ -39,7 +44,7 @@ def shell(machine: Machine, image: Image, name: str, disk: Path, number: int) ->
         ramdisk=str(image("driver-initrd")),
         cmdline=QUIET,
         memory="128M",
-        vcpus=2,
+        vcpus=vcpus,
         disk=[f"{disk},raw,xvda,rw"],
         vif=[f"mac=00:16:3e:00:00:0{number}"],
     )
@@ -84,3 +89,42 @@ def test_two_guests_compute_at_once_and_speak(
     two.domain.unpause()
     two.domain.destroy()
     assert one.run("echo still $((40 + 2))").strip() == "still 42"
+
+
+@pytest.mark.parametrize("how", ["ends by itself", "is destroyed", "crashes"])
+def test_a_hostile_guest_at_the_same_time(
+    machine: Machine, image: Image, guest: Guest, tmp_path: Path, how: str
+) -> None:
+    """Whatever it does, and however it goes: what its neighbour computes is right."""
+    disk = tmp_path / "one.img"
+    disk.write_bytes(bytes(8 << 20))
+    one = shell(machine, image, "one", disk, 1, vcpus=1)
+    one.console.send("((while :; do head -c 1048576 /dev/zero | sha256sum; done > /tmp/sums) &)\n")
+    for seed in range(1, 4):
+        all_ = " all" if how == "crashes" else ""
+        hostile = machine.create_pvh(
+            kernel=guest("hostile-64"),
+            name="hostile",
+            cmdline=f"seed={seed} count={0 if how == 'is destroyed' else 300} burst=100000{all_}",
+            memory=64,
+            vcpus=2,
+        )
+        before = machine.loop.rounds
+        timer = threading.Timer(1.0 + 0.13 * seed, lambda: machine.post(hostile.destroy))
+        if how == "is destroyed":
+            timer.start()
+        xen = hostile.xen
+        with contextlib.suppress(TimeoutError):
+            machine.run(
+                timeout=4.0,
+                until=lambda: xen.is_shutting_down or xen.domid not in machine.hypervisor.domains,
+            )
+        if how == "is destroyed":
+            timer.join()
+            assert hostile.domid not in machine.hypervisor.domains
+        else:
+            assert how == "crashes" or hostile.shutdown_reason is ShutdownReason.poweroff
+            hostile.destroy()
+        assert machine.loop.rounds > before + 10
+    assert one.run("sort -u /tmp/sums | sed '/-$/!d'").split()[0] == MIB_SUM
+    assert one.run("sort -u /tmp/sums | sed '/-$/!d' | wc -l").strip() == "1"
