@@ -91,6 +91,31 @@ def test_two_guests_compute_at_once_and_speak(
     assert one.run("echo still $((40 + 2))").strip() == "still 42"
 
 
+def visit(machine: Machine, kernel: Path, seed: int, how: str) -> None:
+    """A hostile guest comes, and goes."""
+    count = 0 if how == "is destroyed" else 300
+    everything = " all" if how == "crashes" else ""
+    hostile = machine.create_pvh(
+        kernel=kernel,
+        name="hostile",
+        cmdline=f"seed={seed} count={count} burst=100000{everything}",
+        memory=64,
+        vcpus=2,
+    )
+    xen, domains = hostile.xen, machine.hypervisor.domains
+    timer = threading.Timer(1.0 + 0.13 * seed, lambda: machine.post(hostile.destroy))
+    if how == "is destroyed":
+        timer.start()
+    with contextlib.suppress(TimeoutError):
+        machine.run(timeout=4.0, until=lambda: xen.is_shutting_down or xen.domid not in domains)
+    if how == "is destroyed":
+        timer.join()
+        assert xen.domid not in domains
+        return
+    assert how == "crashes" or hostile.shutdown_reason is ShutdownReason.poweroff
+    hostile.destroy()
+
+
 @pytest.mark.parametrize("how", ["ends by itself", "is destroyed", "crashes"])
 def test_a_hostile_guest_at_the_same_time(
     machine: Machine, image: Image, guest: Guest, tmp_path: Path, how: str
@@ -101,30 +126,8 @@ def test_a_hostile_guest_at_the_same_time(
     one = shell(machine, image, "one", disk, 1, vcpus=1)
     one.console.send("((while :; do head -c 1048576 /dev/zero | sha256sum; done > /tmp/sums) &)\n")
     for seed in range(1, 4):
-        all_ = " all" if how == "crashes" else ""
-        hostile = machine.create_pvh(
-            kernel=guest("hostile-64"),
-            name="hostile",
-            cmdline=f"seed={seed} count={0 if how == 'is destroyed' else 300} burst=100000{all_}",
-            memory=64,
-            vcpus=2,
-        )
         before = machine.loop.rounds
-        timer = threading.Timer(1.0 + 0.13 * seed, lambda: machine.post(hostile.destroy))
-        if how == "is destroyed":
-            timer.start()
-        xen = hostile.xen
-        with contextlib.suppress(TimeoutError):
-            machine.run(
-                timeout=4.0,
-                until=lambda: xen.is_shutting_down or xen.domid not in machine.hypervisor.domains,
-            )
-        if how == "is destroyed":
-            timer.join()
-            assert hostile.domid not in machine.hypervisor.domains
-        else:
-            assert how == "crashes" or hostile.shutdown_reason is ShutdownReason.poweroff
-            hostile.destroy()
+        visit(machine, guest("hostile-64"), seed, how)
         assert machine.loop.rounds > before + 10
     assert one.run("sort -u /tmp/sums | sed '/-$/!d'").split()[0] == MIB_SUM
     assert one.run("sort -u /tmp/sums | sed '/-$/!d' | wc -l").strip() == "1"
