@@ -47,6 +47,24 @@ def test_agrees_with_a_dict(steps: list[tuple[bool, str]]) -> None:
         assert all(version.get(name) is expected.get(name) for name in [*expected, "zz", "", "a"])
 
 
+@given(names=st.sets(st.text("abcdefgh", min_size=1, max_size=4), max_size=400), steps=STEPS)
+def test_many_at_once_are_the_same_as_one_by_one(
+    names: set[str], steps: list[tuple[bool, str]]
+) -> None:
+    model = {name: node(number) for number, name in enumerate(names)}
+    children = Children.of(model)
+    assert contents(children) == model
+    assert list(children) == sorted(model)
+    for number, (add, name) in enumerate(steps):
+        if add:
+            model[name] = node(number)
+            children = children.set(name, model[name])
+        elif name in model:
+            del model[name]
+            children = children.without(name)
+    assert list(contents(children).items()) == sorted(model.items())
+
+
 def test_large_directories_split_and_shrink() -> None:
     children = EMPTY
     names = [f"e{i * 7919 % 5000:04}" for i in range(5000)]

@@ -8,7 +8,7 @@ directory of 10,000 copies one chunk and a short table of chunks, not the direct
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,6 +71,14 @@ class Children:
         self._firsts = [chunk.names[0] for chunk in chunks] if len(chunks) > 1 else None
         self._size = size
         self._listing = listing
+
+    @staticmethod
+    def of(nodes: Mapping[str, Node]) -> Children:
+        """A map of many at once."""
+        names = sorted(nodes)
+        cuts = [tuple(names[at : at + CHUNK]) for at in range(0, len(names), CHUNK)]
+        chunks = [_Chunk(cut, tuple([nodes[name] for name in cut])) for cut in cuts]
+        return Children(tuple(chunks), len(names))
 
     def __len__(self) -> int:
         return self._size

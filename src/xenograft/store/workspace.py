@@ -155,15 +155,16 @@ class Workspace:
         """
         generation = self.state.generation + 1
         listed = {parts for parts, _, _ in nodes}
-        below: dict[Parts, Children] = {}
+        below: dict[Parts, dict[str, Node]] = {}
         tops: list[tuple[Parts, Node]] = []
         owned: dict[int, int] = {}
         for parts, value, perms in reversed(nodes):
-            node = Node(value, perms, below.pop(parts, EMPTY), generation)
+            children = below.pop(parts, None)
+            node = Node(value, perms, Children.of(children) if children else EMPTY, generation)
             _count(owned, perms.owner, 1)
             above = parts[:-1]
             if above in listed:
-                below[above] = below.get(above, EMPTY).set(parts[-1], node)
+                below.setdefault(above, {})[parts[-1]] = node
             else:
                 tops.append((parts, node))
         for parts, node in reversed(tops):

@@ -59,6 +59,12 @@ class RunSet:
         if count <= 0:
             return
         end = start + count
+        if not self._ends or start > self._ends[-1]:
+            # Most sets are made in ascending order.
+            self._starts.append(start)
+            self._ends.append(end)
+            self._size += count
+            return
         # All runs that touch or overlap [start, end) melt into one.
         low = bisect_left(self._ends, start)
         high = bisect_right(self._starts, end)

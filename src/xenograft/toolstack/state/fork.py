@@ -10,8 +10,10 @@ plugged in instead.
 
 from __future__ import annotations
 
+import gc
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,8 +46,23 @@ Disks = dict[int, Snapshot]
 def fork(domain: Domain, name: str, paused: bool = False) -> Domain:
     """A clone that runs as soon as the machine does.  Raises UserError; nothing remains then."""
     domain.machine.check_name(name)
-    with Moment(domain, keep_memory=False) as moment:
+    with _no_garbage(), Moment(domain, keep_memory=False) as moment:
         return moment.fork(name, paused)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Python doesn't look for garbage: all the objects that a clone is made of stay in use.
+
+    There are thousands of them, and a tenth of the time went into looking at them.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Moment:

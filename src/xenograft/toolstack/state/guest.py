@@ -126,6 +126,8 @@ def body_of(domain: Domain) -> Body:
     domain.console._drain()
     suspended = is_suspended(domain.xen)
     pv = domain.xen.kind is GuestKind.PV
+    if not suspended:
+        check_served_here(services, domain.xen)  # one that was asked to help may not have done so
     return Body(
         services=None if suspended else capture_services(services, domain.xen),
         console=domain.console.backend.save(),

@@ -53,12 +53,17 @@ def save_nodes(store: Xenstore, domid: int, uuid: str) -> tuple[SavedNode, ...]:
     backends = tree.lookup(root, split(f"{domain_path(0)}/backend"))
     kinds = [] if backends is None else [name for name, _ in backends.children.items()]
     found: list[SavedNode] = []
+    words = cache(_words)  # a domain's nodes have few different ones
     for top in roots(domid, uuid, kinds):
         node = tree.lookup(root, split(top))
         if node is not None:
             for parts, one in tree.walk(node, split(top)):
-                found.append(SavedNode(join(parts), one.value, tuple(one.perms.words())))
+                found.append(SavedNode(join(parts), one.value, words(one.perms)))
     return tuple(found)
+
+
+def _words(perms: Perms) -> tuple[str, ...]:
+    return tuple(perms.words())
 
 
 def check_nodes(nodes: tuple[SavedNode, ...], domid: int, uuid: str) -> None:
@@ -96,7 +101,11 @@ def moved_nodes(
     Nobody but domain 0 and the domain itself keeps rights: other numbers mean others here.
     """
 
+    before, after = f"{domain_path(old)}/", f"{domain_path(new)}/"
+
     def path(text: str) -> str:
+        if text.startswith(before) and "/backend/" not in text:
+            return after + text[len(before) :]  # as `renumbered`, which has more to look at
         if uuids is not None and (text == f"/vm/{uuids[0]}" or text.startswith(f"/vm/{uuids[0]}/")):
             text = f"/vm/{uuids[1]}{text[len(uuids[0]) + 4 :]}"
         return renumbered(text, old, new)

@@ -86,9 +86,11 @@ def settle(services: Services, domid: int) -> None:
 
 
 def capture_services(services: Services, domain: Domain) -> ServicesState:
-    """The state of a paused guest's services, after `settle`.  Raises UserError."""
+    """The state of a paused guest's services, after `check_served_here` and `settle`.
+
+    Raises UserError.
+    """
     domid, store = domain.domid, services.store
-    check_served_here(services, domain)
     known = store.domains.get(domid)
     if known is None or not isinstance(known.transport, RingTransport):
         raise UserError(f"{domain.name} isn't known to the store")
