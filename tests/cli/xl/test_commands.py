@@ -429,12 +429,17 @@ class TestMachine:
         assert service.machine is not None
         (device,) = service.machine.services.buses["vbd"].of_domain(1)
         device.metrics.rd_sect = 40  # type: ignore[attr-defined]
+        for vif in service.machine.services.buses["vif"].of_domain(1):
+            # What the switch receives is what the guest sends.
+            vif.port.counters.rx_bytes = 3000  # type: ignore[attr-defined]
+            vif.port.counters.tx_bytes = 1100  # type: ignore[attr-defined]
         status, output, _ = xg("top", "-b", "-i", "2", "-d", "0.1")
         assert status == 0
         assert output.count("NAME  STATE") == 2
         assert output.count("       web ") == 2
         _, web = json.loads(xg("top", "--json")[1])
         assert (web["disks"], web["sectors_read"], web["networks"]) == (1, 40, 2)
+        assert (web["net_tx"], web["net_rx"]) == (6000, 2200)
 
     @pytest.mark.parametrize(
         "words",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -21,7 +22,7 @@ from tests.cli.xl.test_linux import console, listed
 from tests.cli.xl.test_state import cfg, count, counting, goes_on, ok, works
 from tests.toolstack.service.conftest import folder
 from tests.toolstack.service.support import until
-from tests.toolstack.service.test_process import XG, paths, xg
+from tests.toolstack.service.test_process import KILLS, XG, kill, paths, xg
 from xenograft.toolstack.service.client import await_end, connect, stop
 from xenograft.toolstack.service.messages import GetService
 from xenograft.toolstack.service.paths import ServicePaths, paths_of
@@ -176,6 +177,43 @@ def test_a_link_that_breaks_leaves_the_guest_where_it_is(
     place = counting if "linux" in names(counting, monkeypatch) else there
     with at(place, monkeypatch):
         goes_on(place, before)
+
+
+@pytest.mark.timeout(280 if KILLS < 20 else 1800)
+def test_killed_while_it_migrates(
+    counting: ServicePaths, there: ServicePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either service, at any moment: the guest is in one place, or went with what was killed."""
+    here, base = counting, tmp_path / "base.save"
+    ok("save", "-c", "linux", str(base))
+    chance = random.Random(11)
+    for round_ in range(KILLS):
+        victim = (here, there)[round_ % 2]
+        names(there, monkeypatch)  # it runs
+        with at(here, monkeypatch):
+            process = subprocess.Popen(
+                [*XG, "migrate", "linux", f"unix:{there.folder}"], stderr=subprocess.PIPE, text=True
+            )
+        time.sleep(chance.uniform(0.1, 1.5))
+        kill(victim)
+        errors = process.communicate(timeout=60)[1]
+        assert "Traceback" not in errors, errors
+        found = [place for place in (here, there) if "linux" in names(place, monkeypatch)]
+        assert len(found) <= 1
+        if not found:
+            assert victim is here or process.returncode == 0
+            with at(here, monkeypatch):
+                ok("restore", str(base))
+        elif found[0] is there:
+            here, there = there, here
+        with at(here, monkeypatch):
+            goes_on(here, 0)
+        for place in (here, there):
+            left = {path.name for path in place.folder.iterdir()}
+            assert left <= {"socket", "xenstored", "lock", "starting", "log", "running"}
+        assert {one.name for one in tmp_path.iterdir()} <= {"base.save", "linux.cfg", "disk.img"}
+    with at(here, monkeypatch):
+        works(here)
 
 
 def test_what_cannot_be_done(counting: ServicePaths) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -168,6 +169,11 @@ def test_suspend_and_resume(counting: ServicePaths, tmp_path: Path) -> None:
     ok("restore", str(file))
     goes_on(paths, before)
     works(paths)
+    _, linux = json.loads(ok("top", "--json").stdout)
+    # The ping at least, there and back; its reads of the disk as well.
+    assert linux["net_tx"] >= 98
+    assert linux["net_rx"] >= 98
+    assert linux["sectors_read"] >= 1
 
 
 @pytest.mark.timeout(280)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import xenograft
 from xenograft.abi import sysctl
 from xenograft.backends.block.device import BlockDevice
+from xenograft.backends.net.vif import VifDevice
 from xenograft.engine.protocol import PAGE_SHIFT
 from xenograft.hypervisor.sched.registry import BY_ID
 from xenograft.toolstack.service import messages
@@ -130,9 +131,13 @@ def get_usage(host: Host, request: messages.GetUsage) -> list[messages.Usage]:
 def _usage(host: Host, domain: Domain) -> messages.Usage:
     devices = host.machine.services.devices(domain.domid)
     disks = [device.metrics for device in devices if isinstance(device, BlockDevice)]
+    ports = [device.port.counters for device in devices if isinstance(device, VifDevice)]
     return messages.Usage(
         domain=domain_info(host, domain),
         networks=sum(device.kind == "vif" for device in devices),
+        # The switch receives what the guest sends.
+        net_tx=sum(port.rx_bytes for port in ports),
+        net_rx=sum(port.tx_bytes for port in ports),
         disks=len(disks),
         disk_busy=sum(disk.oo_req for disk in disks),
         disk_reads=sum(disk.rd_req for disk in disks),

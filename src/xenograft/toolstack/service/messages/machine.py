@@ -87,7 +87,7 @@ class SetParameters(Request[None], frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a domain has used, for `xg top`."""
+    """What a domain has used, for `xg top`; `net_tx` are the bytes that it has sent."""
 
     domain: DomainInfo
     networks: int = 0
