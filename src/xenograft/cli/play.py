@@ -166,8 +166,11 @@ class Run:
                 taken = self._take_screenshot(domain)
                 if (status := self._verdict(domain)) is not None:
                     return status if taken or status != OK else USAGE
-                domain.destroy()
-                domain = machine.create(self._config, paused=True)
+                if domain.shutdown_reason is ShutdownReason.soft_reset:
+                    domain = domain.soft_reset()
+                else:
+                    domain.destroy()
+                    domain = machine.create(self._config, paused=True)
                 captures.follow(domain)
 
     def _observers(self, machine: Machine) -> Observation:
@@ -234,7 +237,10 @@ class Run:
         match domain.shutdown_reason:
             case ShutdownReason.poweroff:
                 return OK
-            case ShutdownReason.reboot | ShutdownReason.soft_reset:
+            case ShutdownReason.soft_reset:
+                say("the guest goes on after a soft reset")
+                return None
+            case ShutdownReason.reboot:
                 if self._session.restart:
                     say("the guest reboots")
                     return None

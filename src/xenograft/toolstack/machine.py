@@ -247,6 +247,16 @@ class Domain:
 
         return Moment(self)
 
+    def soft_reset(self) -> Domain:
+        """The guest in a new domain, paused, after it has shut down.
+
+        Its memory and its processors are as they were, all that it has of Xen begins anew
+        (on_soft_reset).  Raises UserError.
+        """
+        from xenograft.toolstack.state.softreset import soft_reset
+
+        return soft_reset(self)
+
     @property
     def destroyed(self) -> bool:
         """Whether it's gone."""

@@ -33,7 +33,7 @@ MEANING: dict[str, tuple[bool, Fate, bool]] = {
     "preserve": (False, Fate.KEEP, False),
     "coredump-destroy": (True, Fate.DESTROY, False),
     "coredump-restart": (True, Fate.DESTROY, True),
-    "soft-reset": (False, Fate.DESTROY, True),
+    "soft-reset": (False, Fate.RENEW, False),
 }
 
 

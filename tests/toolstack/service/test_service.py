@@ -17,6 +17,7 @@ import pytest
 from tests.toolstack.service.support import Running, config, pieces, read_until, until
 from xenograft.abi import sched
 from xenograft.abi.hvm import params
+from xenograft.hypervisor.state.records import StateError
 from xenograft.toolstack.errors import Failure
 from xenograft.toolstack.service import handlers, messages, sessions
 from xenograft.toolstack.service.client import ServiceGone
@@ -36,6 +37,7 @@ from xenograft.toolstack.service.messages import (
 )
 from xenograft.toolstack.service.table import LOOP, MACHINE
 from xenograft.toolstack.service.wire import pack, receive_reply
+from xenograft.toolstack.state import softreset
 
 assert handlers
 
@@ -192,7 +194,7 @@ class TestEnds:
             ("crash", {"on_crash": "restart"}),
             ("poweroff", {"on_poweroff": "restart"}),
             ("watchdog", {"on_watchdog": "restart"}),
-            ("soft_reset", {}),
+            ("soft_reset", {"on_soft_reset": "restart"}),
             ("crash", {"on_crash": "coredump-restart"}),
         ],
     )
@@ -210,6 +212,39 @@ class TestEnds:
         dumps = list(service.paths.dumps.glob("*")) if service.paths.dumps.exists() else []
         assert bool(dumps) == ("coredump" in settings.get("on_crash", ""))
         assert all(path.name.endswith("-guest.1.core") for path in dumps)
+
+    @pytest.mark.parametrize("fault", [None, StateError("it serves others")])
+    def test_a_soft_reset_keeps_the_memory(
+        self,
+        service: Running,
+        kernel: Path,
+        fault: StateError | None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(_xen: object) -> object:
+            assert fault is not None
+            raise fault
+
+        if fault is not None:
+            monkeypatch.setattr(softreset, "capture", refuse)
+        service.ask(CreateDomain(config(kernel)))
+        (first,) = service.ask(ListDomains(["guest"]))
+        assert service.machine is not None
+        xen = service.machine.hypervisor.domains[1]
+        gfn = xen.space.entries()[0][0] + 3
+        xen.space.write(gfn << 12, b"kept")
+        type_at(service, "guest", b"soft_reset")
+        if fault is not None:
+            until(lambda: names(service) == ["Domain-0"])
+            until(
+                lambda: "can't have a soft reset: it serves others" in service.paths.log.read_text()
+            )
+            return
+        until(lambda: [info.domid for info in service.ask(ListDomains())] == [0, 2])
+        again = service.ask(ListDomains(["guest"]))[0]
+        assert (again.name, again.uuid) == ("guest", first.uuid)
+        assert service.machine.hypervisor.domains[2].space.read(gfn << 12, 4) == b"kept"
+        type_at(service, "guest", b"I live")
 
     def test_preserved(self, service: Running, kernel: Path) -> None:
         service.ask(CreateDomain(config(kernel, on_crash="preserve")))

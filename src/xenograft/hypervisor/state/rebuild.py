@@ -76,12 +76,15 @@ def rebuild(
     return _make(hypervisor, state, fill, name, uuid, fresh, pool)
 
 
-def clone(domain: Domain, state: DomainState, *, name: str, uuid: bytes) -> Domain:
+def clone(
+    domain: Domain, state: DomainState, *, name: str, uuid: bytes, fresh: bool = False
+) -> Domain:
     """Another domain, paused, that goes on where `state` was captured.
 
     `domain` has the memory of that moment: the one that it was captured from, which has stood
     still since, or a clone that was frozen then.  The two share it, and each gets a copy of a
     page that it or the other one writes.  Pages that back ends have mapped are copied at once.
+    `fresh`: the guest sets up its shared pages, event channels and grants anew (see `rebuild`).
     Raises StateError, XenError(ENOMEM).
     """
 
@@ -101,7 +104,7 @@ def clone(domain: Domain, state: DomainState, *, name: str, uuid: bytes) -> Doma
     if domain.dying:
         raise StateError(f"{domain.name} is being destroyed")
     pool = domain.sched.pool_id
-    return _make(domain.hypervisor, state, fill, name, uuid, False, pool)
+    return _make(domain.hypervisor, state, fill, name, uuid, fresh, pool)
 
 
 def freeze(domain: Domain) -> None:

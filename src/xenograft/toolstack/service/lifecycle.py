@@ -24,6 +24,8 @@ class Fate(Enum):
     DESTROY = auto()
     RENAME = auto()
     """It stays, under another name."""
+    RENEW = auto()
+    """Its memory and processors go on in a domain whose ways to Xen are new."""
 
 
 class Plan(NamedTuple):
@@ -43,9 +45,7 @@ _PLANS: dict[Action, tuple[bool, Fate, bool]] = {
     "preserve": (False, Fate.KEEP, False),
     "coredump-destroy": (True, Fate.DESTROY, False),
     "coredump-restart": (True, Fate.DESTROY, True),
-    # The state of a soft-reset domain would be given back, its memory kept: there's no such
-    # operation here, so the guest is built again.
-    "soft-reset": (False, Fate.DESTROY, True),
+    "soft-reset": (False, Fate.RENEW, False),
 }
 
 _EVENTS: dict[int, tuple[str, str]] = {

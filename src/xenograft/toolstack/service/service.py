@@ -256,10 +256,33 @@ class Service:
             line.hub.end()
         elif plan.fate is Fate.DESTROY:
             await self.thread.call(lambda: self.host.destroy(guest))
+        elif plan.fate is Fate.RENEW:
+            await asyncio.sleep(restart_delay_ns(end.age_ns) / 1e9)
+            await self._renew(line, guest)
         if plan.rebuild:
             await asyncio.sleep(restart_delay_ns(end.age_ns) / 1e9)
             # It may have been renamed or given another configuration while it ran.
             await self.create(guest.config, False, line)
+
+    async def _renew(self, line: Line, guest: Guest) -> None:
+        """A guest's soft reset; one that can't have it is destroyed.  Raises Failure."""
+
+        def renew() -> int:
+            domain = soft_reset(guest.domain, lambda: self.host.destroy(guest))
+            return self.register(domain, guest.config)
+
+        from xenograft.toolstack.state.softreset import soft_reset
+
+        line.rebuilding = True
+        try:
+            domid = await self.thread.call(renew)
+        except UserError as error:
+            line.rebuilding = False
+            await self.thread.call(lambda: self.host.destroy(guest))
+            raise Failure(str(error)) from None
+        self.open_line(domid, line)
+        self.log(f"domain {domid} ({guest.config.name}) goes on")
+        await self.thread.call(self.host.guests[domid].domain.unpause)
 
     def _set_aside(self, guest: Guest) -> None:
         """On the machine's thread: another name and UUID, so that a successor may have these."""

@@ -230,7 +230,7 @@ class Prepared:
         try:
             machine.check_name(self._config.name)
             if services is None:
-                domain = _renewed(machine, xen, self._config, self._body.features)
+                domain = renewed(machine, xen, self._config, self._body.features)
             else:
                 domain = adopted(machine, xen, self._config, services)
             domain.console.restore(self._body.console)
@@ -342,10 +342,14 @@ def adopted(
     return domain
 
 
-def _renewed(
+def renewed(
     machine: Machine, xen: XenDomain, config: DomainConfig, features: tuple[str, ...]
 ) -> Domain:
-    """A guest that has suspended itself wakes in a new domain."""
+    """A guest that is to set up everything anew wakes in a new domain, paused.
+
+    It has suspended itself, or has asked for a soft reset.  Raises UserError; nothing is left of
+    the domain then.
+    """
     from xenograft.toolstack.machine import Domain
 
     domain = Domain(machine, xen, config)
