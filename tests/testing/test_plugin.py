@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import unavailable
+from tests.linux import modules
+from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.cache import cache_root
 
 Image = Callable[[str], Path]
@@ -57,6 +60,40 @@ def test_a_suite_that_passes(suite: pytest.Pytester) -> None:
     result = suite.runpytest("-W", "error")
     result.assert_outcomes(passed=3)
     assert "xen console" not in result.stdout.str()
+
+
+def test_modules_are_loaded(suite: pytest.Pytester) -> None:
+    """Debian's, in their order, before the first test; and one more with a parameter."""
+    try:
+        kernel = modules.fetch()
+    except UserError as error:
+        unavailable(str(error))
+        raise
+    names = [str(kernel / f"{name}.ko") for name in ("crc16", "mbcache", "jbd2")]
+    suite.makepyfile(
+        f"""
+        import pytest
+        from xenograft.testing import CommandFailed
+
+        pytestmark = pytest.mark.xen_guest(
+            kernel={str(kernel / "vmlinuz")!r}, ramdisk="demo-initrd", modules={names!r}
+        )
+
+        def test_the_kernel_has_them(xen_guest):
+            loaded = xen_guest.check("cut -d ' ' -f 1 /proc/modules").split()
+            assert set(loaded) == {{"crc16", "mbcache", "jbd2"}}
+            xen_guest.insmod({str(kernel / "xen-blkfront.ko")!r}, max_queues="3")
+            assert xen_guest.check(
+                "cat /sys/module/xen_blkfront/parameters/max_queues"
+            ) in ("1\\n", "3\\n")  # bounded by the CPUs
+            with pytest.raises(CommandFailed, match="File exists"):
+                xen_guest.insmod({str(kernel / "crc16.ko")!r})
+
+        def test_each_test_begins_with_these(xen_guest):
+            assert "xen_blkfront" not in xen_guest.check("cat /proc/modules")
+        """
+    )
+    suite.runpytest("-W", "error").assert_outcomes(passed=2)
 
 
 def test_a_suite_that_fails(suite: pytest.Pytester) -> None:
