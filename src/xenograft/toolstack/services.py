@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.store.connection import Connection
+    from xenograft.toolstack.config.disk import Disk
     from xenograft.toolstack.devices.standin import StandIn
 
 
@@ -135,6 +136,8 @@ class Services:
         """Whether a guest is being sent elsewhere: the machine has one log of written pages."""
         self.images: dict[tuple[int, int], Image] = {}
         """Images that were opened for block devices which are about to be made."""
+        self.opened: dict[Disk, Image] = {}
+        """Images that were opened beside the machine, for disks which are about to be attached."""
         self.stand_ins: dict[int, StandIn] = {}
         """Who answers for driver domains that have died, by their number."""
         self.buses: dict[str, XenbusBackend] = {}

@@ -66,3 +66,10 @@ def open_disk(disk: Disk) -> Image | None:
         return open_image(disk.target, disk.format, disk.readonly)
     except ImageError as error:
         raise UserError(f"disk {disk.vdev}: {error}") from None
+
+
+def is_remote(disk: Disk) -> bool:
+    """Whether domain 0 gets it from a server, which may take its time to answer."""
+    from xenograft.backends.block.images.nbd import is_nbd
+
+    return disk.specification == "xen" and not disk.backend and is_nbd(disk.target)

@@ -114,7 +114,7 @@ class Devices:
         record = disk_record(disk, self._domain.domid, backend)
         self._check_new(record, f"disk {disk.vdev}")
         if backend == self._services.control.domid:
-            image = open_disk(disk)
+            image = self._services.opened.pop(disk, None) or open_disk(disk)
             if image is not None:
                 self._services.images[record.domid, record.devid] = image
         self._write(record, disk.backend, lambda: self.attach_disk(disk))

@@ -28,6 +28,7 @@ from xenograft.toolstack.service.lifecycle import (
 )
 from xenograft.toolstack.service.messages import Created, Ended, Failure
 from xenograft.toolstack.service.record import RunningGuest, write_record
+from xenograft.toolstack.service.remote import with_disks
 from xenograft.toolstack.service.streams import Streams
 from xenograft.toolstack.service.thread import MachineThread
 
@@ -141,7 +142,7 @@ class Service:
         from xenograft.toolstack.build.domain import build_domain
 
         built = await asyncio.to_thread(build_domain, config)
-        return await self.thread.call(lambda: self._make(built, config))
+        return await with_disks(self, config.disk, lambda: self._make(built, config))
 
     def _make(self, built: BuiltGuest | PvPlan, config: DomainConfig) -> int:
         """On the machine's thread: the domain, paused."""

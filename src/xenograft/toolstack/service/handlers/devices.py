@@ -12,6 +12,7 @@ from xenograft.toolstack.config.disk import device_number, parse_disk
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure
+from xenograft.toolstack.service.remote import with_disks
 from xenograft.toolstack.service.table import on_loop, on_machine
 
 if TYPE_CHECKING:
@@ -65,13 +66,18 @@ def list_devices(host: Host, request: messages.ListDevices) -> list[messages.Dev
     ]
 
 
-@on_machine(messages.AttachDisk)
-def attach_disk(host: Host, request: messages.AttachDisk) -> None:
-    guest = host.guest(request.domain)
-    guest.domain.devices.attach_disk(request.disk)
-    config = guest.config
-    guest.config = msgspec.structs.replace(config, disk=(*config.disk, request.disk))
-    host.changed()
+@on_loop(messages.AttachDisk)
+async def attach_disk(service: Service, request: messages.AttachDisk) -> None:
+    host = service.host
+
+    def attach() -> None:
+        guest = host.guest(request.domain)
+        guest.domain.devices.attach_disk(request.disk)
+        config = guest.config
+        guest.config = msgspec.structs.replace(config, disk=(*config.disk, request.disk))
+        host.changed()
+
+    await with_disks(service, [request.disk], attach)
 
 
 @on_machine(messages.AttachVif)
