@@ -101,11 +101,17 @@ class Children:
 
     def get(self, name: str) -> Node | None:
         """The child called `name`, or None."""
-        if not self._chunks:
+        # Each part of each path comes by here.
+        firsts = self._firsts
+        if firsts is not None:
+            chunk = self._chunks[max(bisect_right(firsts, name) - 1, 0)]
+        elif self._chunks:
+            chunk = self._chunks[0]
+        else:
             return None
-        chunk = self._chunks[self._chunk_of(name)]
-        at = bisect_left(chunk.names, name)
-        return chunk.nodes[at] if at < len(chunk.names) and chunk.names[at] == name else None
+        names = chunk.names
+        at = bisect_left(names, name)
+        return chunk.nodes[at] if at < len(names) and names[at] == name else None
 
     def set(self, name: str, node: Node) -> Children:
         """A map with `name` added, or replaced."""
