@@ -37,7 +37,7 @@ class Session:
     """How a guest is run: everything that isn't the guest's own configuration."""
 
     clock: Literal["real", "virtual"] = "real"
-    cpus: int | Topology = 1
+    cpus: int | Topology | None = None
     pools: System | None = None
     """CPUs and pools, in place of `cpus`."""
     schedule: Path | None = None
@@ -71,7 +71,7 @@ def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
     cpus, pools = options["cpus"], options["pools"]
     session = Session(
         clock=options["clock"],
-        cpus=1 if cpus is None else parse_topology(cpus, "--cpus"),
+        cpus=None if cpus is None else parse_topology(cpus, "--cpus"),
         pools=None if pools is None else _pools(pools, cpus),
         schedule=options["schedule"],
         timeout=options["timeout"],

@@ -73,7 +73,8 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--cpus",
         metavar="N",
-        help="Physical CPUs of the machine: 2, or nodes=2,cores=4,threads=2 [1].",
+        help="Physical CPUs of the machine: 2, or nodes=2,cores=4,threads=2 [the host's;"
+        " on the virtual clock 1].",
     ),
     click.option(
         "--pools",

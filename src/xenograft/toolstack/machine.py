@@ -32,6 +32,7 @@ from xenograft.hypervisor.loop import HOST_SLICE, WINDOW_NS, Loop, Stop, signals
 from xenograft.hypervisor.sched.constants import CREDIT2_RUNQUEUES
 from xenograft.hypervisor.sched.registry import BY_NAME
 from xenograft.hypervisor.sched.topology import Topology
+from xenograft.hypervisor.team import host_cpus
 from xenograft.hypervisor.time import DEFAULT_EPOCH_NS, RealClock, VirtualClock
 from xenograft.toolstack import meter
 from xenograft.toolstack.console import Console, GuestEnded, ShutdownReason, tail
@@ -283,7 +284,8 @@ class Machine:
     `clock`: "real", or "virtual", where time is the guests' progress and a run depends on its
     inputs alone.  `engine`: "unicorn", or an engine object.  `memory`: MiB of the machine.
     `epoch_ns`: the wall-clock time of the machine's start (default: the host's, or a fixed one
-    on the virtual clock).  `cpus`: physical CPUs, or their topology; `sched`: the scheduler of
+    on the virtual clock).  `cpus`: physical CPUs, or their topology (default: as many as the host
+    has; one on the virtual clock, where a run is the same on any host).  `sched`: the scheduler of
     Pool-0; `credit2_runqueue`: which CPUs share a run queue of credit2 ("cpu", "core", "socket",
     "node", "all"); `window_us`: how far one CPU may be ahead of another on the virtual clock.
     `bridges`: as for `add_bridge`.
@@ -303,7 +305,7 @@ class Machine:
         memory: int = MACHINE_MEMORY_MIB,
         tsc_khz: int = 1_000_000,
         epoch_ns: int | None = None,
-        cpus: int | Topology = 1,
+        cpus: int | Topology | None = None,
         sched: str = "credit2",
         credit2_runqueue: str = "socket",
         window_us: int = WINDOW_NS // 1000,
@@ -312,6 +314,8 @@ class Machine:
     ) -> None:
         if clock not in ("real", "virtual"):
             raise UserError(f"clock {clock!r}: there are 'real' and 'virtual'")
+        if cpus is None:
+            cpus = host_cpus() if clock == "real" else 1
         self.hypervisor = Hypervisor(
             _engine(engine) if isinstance(engine, str) else engine,
             frames=memory << 8,
