@@ -100,6 +100,20 @@ def kernel_state(vcpu_id: int, bits: int, *, entry: int, stack: int, start_info:
     return state
 
 
+def cr3_frame(cr3: int, bits: int) -> int:
+    """The frame of a root table, from CR3 as a guest of this width writes it.
+
+    32 bits are too few for a machine address, so the frame's high bits take the place of the
+    flags (xen_cr3_to_pfn() in public/arch-x86/xen-x86_32.h).
+    """
+    return cr3 >> 12 if bits == 64 else (cr3 >> 12 | cr3 << 20) & 0xFFFFFFFF
+
+
+def frame_cr3(frame: int, bits: int) -> int:
+    """The reverse of `cr3_frame`."""
+    return frame << 12 if bits == 64 else (frame << 12 | frame >> 20) & 0xFFFFFFFF
+
+
 def gdt_address(vcpu_id: int) -> int:
     """Where a vCPU's GDT lies in the address space."""
     return PERDOMAIN_VIRT_START + (vcpu_id << GDT_LDT_VCPU_SHIFT)

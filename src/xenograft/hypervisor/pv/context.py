@@ -103,7 +103,6 @@ def get_context(vcpu: Vcpu) -> Context:
 
     cpu = pv_cpu(vcpu)
     bits = vcpu.domain.bits
-    root = cpu.pv_get("kernel_table")
     context: Context
     if bits == 64:
         context = vcpu_guest_context()
@@ -115,7 +114,6 @@ def get_context(vcpu: Vcpu) -> Context:
         gs = cpu.get("gs.base"), cpu.get("kernel_gs_base")
         context.fs_base = cpu.get("fs.base")
         context.gs_base_user, context.gs_base_kernel = gs if cpu.pv_get("user") else gs[::-1]
-        context.ctrlreg[3] = root << PAGE_SHIFT
         context.ctrlreg[1] = cpu.pv_get("user_table") << PAGE_SHIFT
     else:
         context = vcpu_guest_context_32()
@@ -125,7 +123,7 @@ def get_context(vcpu: Vcpu) -> Context:
         narrow.eflags = cpu.get("rflags") & ~EFLAGS_IOPL | cpu.pv_get("iopl")
         context.event_callback_cs = cpu.pv_get("event_cs")
         context.failsafe_callback_cs = cpu.pv_get("failsafe_cs")
-        context.ctrlreg[3] = (root << PAGE_SHIFT | root >> 20) & 0xFFFFFFFF
+    context.ctrlreg[3] = pv.frame_cr3(cpu.pv_get("kernel_table"), bits)
     for name in ("cs", "ss", "ds", "es", "fs", "gs"):
         setattr(context.user_regs, name, cpu.get(f"{name}.sel"))
     _get_rest(vcpu, cpu, context)
@@ -181,8 +179,7 @@ def _check(context: Context, bits: int) -> None:
 def _take_tables(cpu: PvCpu, context: Context, bits: int) -> None:
     """Root tables and descriptor frames: all or none of them. Raises XenError(EINVAL)."""
     count = (context.gdt_ents + 511) // 512
-    cr3 = context.ctrlreg[3]
-    root = cr3 >> PAGE_SHIFT if bits == 64 else (cr3 >> PAGE_SHIFT | cr3 << 20) & 0xFFFFFFFF
+    root = pv.cr3_frame(context.ctrlreg[3], bits)
     results = [cpu.pv_set_gdt(list(context.gdt_frames[:count]), context.gdt_ents)]
     if not results[-1]:
         results.append(cpu.pv_new_table(root, False))

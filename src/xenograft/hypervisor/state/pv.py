@@ -13,37 +13,32 @@ xg_sr_restore_x86_pv.c of Xen 4.17 (what is translated, and in which way).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from xenograft.abi.arch_x86.xen import vcpu_guest_context, vcpu_guest_context_32
 from xenograft.abi.sched import SHUTDOWN_suspend
-from xenograft.abi.xen import shared_info, start_info
+from xenograft.abi.xen import start_info
 from xenograft.arch.x86.cpuid.policy import PolicyRecord
+from xenograft.arch.x86.pv import cr3_frame, frame_cr3
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.memory.runs import RunSet
-from xenograft.hypervisor.pv.context import get_context
+from xenograft.hypervisor.pv.context import Context, get_context
 from xenograft.hypervisor.sched.persist import DomainSchedState, save_domain
+from xenograft.hypervisor.state.pv_names import LARGEST, MFN_MASK, PTE_P, Names, list_of_frames
 from xenograft.hypervisor.state.records import StateError
 
 if TYPE_CHECKING:
-    from xenograft.engine.pv import PvMemory
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.pv.platform import PvPlatform
     from xenograft.hypervisor.vcpu import Vcpu
 
 VERSION = 1
-PTE_P = 1
-MFN_MASK = 0x000F_FFFF_FFFF_F000
-ENTRIES = 512
-LARGEST = 1 << 24
-"""Pages that a record may name (64 GiB)."""
 XEN_SLOTS = range(256, 272)
-COMPAT_FIRST_XEN_SLOT = 428
-NO_P2M = -1 & (1 << 64) - 1
+PAE_ROOT_ENTRIES = 4
 
 
 class PvTable(msgspec.Struct, frozen=True):
@@ -83,7 +78,7 @@ class PvDomainState(msgspec.Struct, frozen=True):
     """(pfn, count)."""
     tables: tuple[PvTable, ...]
     p2m_list: tuple[int, ...]
-    """pfns of the pages of the guest's list of its frames, in order; -1: none of its own there."""
+    """pfns of the pages of the guest's list of its frames, in order."""
     start_info: int
     """pfn."""
     shared_info: bytes
@@ -98,30 +93,6 @@ class PvDomainState(msgspec.Struct, frozen=True):
     max_version: int
     kind: str = "pv"
     version: int = VERSION
-
-
-class Names:
-    """Which page is which frame, of a domain that stands still."""
-
-    def __init__(self, domain: Domain) -> None:
-        """Raises StateError if the guest has given two frames one name."""
-        self.domain = domain
-        self.memory = cast("PvMemory", domain.memory)
-        self.pfns = {mfn: self.memory.m2p(mfn) for mfn in domain.pool.pages}
-        self.mfns = {pfn: mfn for mfn, pfn in self.pfns.items()}
-        if len(self.mfns) != len(self.pfns) or any(pfn >= LARGEST for pfn in self.mfns):
-            raise StateError(f"{domain.name}: its machine-to-physical table makes no sense")
-
-    def pfn(self, mfn: int, what: str) -> int:
-        """Raises StateError if the frame isn't the domain's."""
-        if mfn not in self.pfns:
-            raise StateError(f"{self.domain.name}: {what} is in no page of its own ({mfn:#x})")
-        return self.pfns[mfn]
-
-    def level(self, mfn: int) -> int:
-        """0: it's no page table."""
-        kind, count, _, _ = self.memory.types(mfn)
-        return kind if count and 1 <= kind <= 4 else 0
 
 
 def capture_pv(domain: Domain) -> PvDomainState:
@@ -144,6 +115,8 @@ def capture_pv(domain: Domain) -> PvDomainState:
         if names.level(mfn)
     ]
     info = domain.memory.read(domain.shared_info_maddr, PAGE_SIZE)
+    # The third argument of its last hypercall.
+    record = names.pfn(first.cpu.get("rdx") & (1 << domain.bits) - 1, "its start info")
     now = domain.hypervisor.clock.now()  # one moment for all clocks
     return PvDomainState(
         bits=domain.bits,
@@ -155,13 +128,14 @@ def capture_pv(domain: Domain) -> PvDomainState:
         vm_assist=domain.vm_assist,
         pages=tuple(RunSet((pfn, 1) for pfn in sorted(names.mfns)).runs()),
         tables=tuple(tables),
-        p2m_list=tuple(_p2m_list(names, info)),
-        # The third argument of its last hypercall.
-        start_info=names.pfn(first.cpu.get("rdx"), "its start info"),
+        p2m_list=list_of_frames(names, info),
+        start_info=record,
         shared_info=info,
         e820=domain.p2m.e820,
         max_pages=domain.pool.max_pages,
-        vcpus=tuple(_vcpu(names, vcpu, now) if vcpu.initialised else None for vcpu in domain.vcpus),
+        vcpus=tuple(
+            _vcpu(names, vcpu, now, record) if vcpu.initialised else None for vcpu in domain.vcpus
+        ),
         policy=platform.policy.save(),
         scheduling=save_domain(domain.sched),
         max_grant_frames=domain.grants.max_grant_frames,
@@ -170,21 +144,16 @@ def capture_pv(domain: Domain) -> PvDomainState:
     )
 
 
-def _vcpu(names: Names, vcpu: Vcpu, now: int) -> PvVcpuState:
+def _vcpu(names: Names, vcpu: Vcpu, now: int, record: int) -> PvVcpuState:
     from xenograft.hypervisor.pv.platform import pv_cpu
 
     cpu, bits = pv_cpu(vcpu), names.domain.bits
     context = get_context(vcpu)
     for index in range((context.gdt_ents + 511) // 512):
         context.gdt_frames[index] = names.pfn(context.gdt_frames[index], "a GDT")
-    if isinstance(context, vcpu_guest_context):
-        for number in (3, 1):
-            if context.ctrlreg[number]:
-                root = names.pfn(context.ctrlreg[number] >> PAGE_SHIFT, "a root table")
-                context.ctrlreg[number] = root << PAGE_SHIFT
-    else:
-        root = names.pfn(cpu.pv_get("kernel_table"), "a root table")
-        context.ctrlreg[3] = (root << PAGE_SHIFT | root >> 20) & 0xFFFFFFFF
+    rename_roots(context, bits, lambda mfn: names.pfn(mfn, "a root table"))
+    if vcpu.vcpu_id == 0:
+        put_record(context, record)
     return PvVcpuState(
         context=context.pack(bits),
         registers=cpu.save(),
@@ -201,34 +170,6 @@ def _callback(vcpu: Vcpu, name: str) -> tuple[int, int, int]:
 
     cpu = pv_cpu(vcpu)
     return cpu.pv_get(name), cpu.pv_get(f"{name}_cs"), cpu.pv_get(f"{name}_masks")
-
-
-# -- the guest's list of its frames ----------------------------------------------------------------
-def _p2m_list(names: Names, info: bytes) -> Iterator[int]:
-    """Where its pages are, by the address that the guest has told in shared_info."""
-    domain = names.domain
-    arch = shared_info.unpack(info, domain.bits).arch
-    address, root = arch.p2m_vaddr, arch.p2m_cr3 >> PAGE_SHIFT
-    per_page = PAGE_SIZE // (domain.bits // 8)
-    if not arch.p2m_cr3 or domain.bits != 64:
-        raise StateError(f"{domain.name} doesn't tell where the list of its frames is (p2m_vaddr)")
-    names.pfn(root, "the root of its list of frames")
-    last = max(names.mfns)
-    for index in range(last // per_page + 1):
-        mfn = _walk(names, root, address + (index << PAGE_SHIFT))
-        yield names.pfns.get(mfn, -1) if mfn is not None else -1
-
-
-def _walk(names: Names, table: int, va: int) -> int | None:
-    """The frame behind an address, by tables of the domain's own."""
-    for shift in (39, 30, 21, 12):
-        if not names.level(table):
-            return None
-        entry = names.memory.read_u64((table << PAGE_SHIFT) + (va >> shift & 511) * 8)
-        table = (entry & MFN_MASK) >> PAGE_SHIFT
-        if not entry & PTE_P or table not in names.pfns:
-            return None
-    return table
 
 
 # -- contents --------------------------------------------------------------------------------------
@@ -252,11 +193,22 @@ def _to_pfns(names: Names, data: bytes, level: int, bits: int) -> bytes:
         if not entry & PTE_P:
             continue
         pfn = names.pfns.get((entry & MFN_MASK) >> PAGE_SHIFT)
-        if pfn is None or (level == 4 and slot in XEN_SLOTS):
+        if pfn is None or _is_xen_slot(level, slot, bits):
             entries[slot] = 0  # Xen's, or another domain's
         else:
             entries[slot] = entry & ~MFN_MASK | pfn << PAGE_SHIFT
     return struct.pack("<512Q", *entries)
+
+
+def _is_xen_slot(level: int, slot: int, bits: int) -> bool:
+    """Whether an entry isn't the guest's.
+
+    In the last table of level 2 of a 32-bit guest, those of Xen are told by what they name: frames
+    that aren't the domain's.
+    """
+    if bits == 64:
+        return level == 4 and slot in XEN_SLOTS
+    return level == 3 and slot >= PAE_ROOT_ENTRIES
 
 
 def to_mfns(data: bytes, mfns: dict[int, int]) -> bytes:
@@ -269,6 +221,25 @@ def to_mfns(data: bytes, mfns: dict[int, int]) -> bytes:
                 raise ValueError(f"a page table names page {pfn:#x}, which isn't there")
             entries[slot] = entry & ~MFN_MASK | mfns[pfn] << PAGE_SHIFT
     return struct.pack("<512Q", *entries)
+
+
+def rename_roots(context: Context, bits: int, other: Callable[[int], int]) -> None:
+    """Name the root tables otherwise, in the registers that have them (CR1: the user's).
+
+    As in Xen's streams, bit 0 tells a user's table that is page 0 from none.  Raises what `other`
+    raises.
+    """
+    context.ctrlreg[3] = frame_cr3(other(cr3_frame(context.ctrlreg[3], bits)), bits)
+    if bits == 64 and context.ctrlreg[1]:
+        context.ctrlreg[1] = frame_cr3(other(cr3_frame(context.ctrlreg[1], bits)), bits) | 1
+
+
+def put_record(context: Context, number: int) -> None:
+    """Put what names the start info where the suspended call of the first vCPU has it."""
+    if isinstance(context, vcpu_guest_context):
+        context.user_regs.rdx = number
+    else:
+        context.user_regs.edx = number
 
 
 def narrow_or_wide(bits: int) -> type[vcpu_guest_context] | type[vcpu_guest_context_32]:

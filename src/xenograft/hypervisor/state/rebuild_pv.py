@@ -66,7 +66,7 @@ def rebuild_pv(
         for vcpu, saved in zip(domain.vcpus, state.vcpus, strict=True):
             if saved is not None:
                 vcpu.tsc = TscClock(hypervisor.tsc_khz).with_tsc(now, saved.tsc)
-                _vcpu(domain, vcpu, saved, mfns)
+                _vcpu(domain, vcpu, saved, mfns, mfns[state.start_info])
         update_wallclock(domain)
         restore_domain(hypervisor.sched, domain.sched, state.scheduling)
     return domain
@@ -129,10 +129,12 @@ def _fill(
 def _hand_over(domain: Domain, state: pv.PvDomainState, mfns: dict[int, int]) -> None:
     """What the guest is told of its new machine: its frames, start info, shared_info."""
     memory, bits = domain.memory, state.bits
+    tables = {table.pfn for table in state.tables}
     for index, pfn in enumerate(state.p2m_list):
-        if pfn >= 0:
-            at = mfns[pfn] << PAGE_SHIFT
-            memory.write(at, pv.frames_of_list(memory.read(at, PAGE_SIZE), index, bits, mfns))
+        if pfn in tables:
+            raise ValueError(f"the list of its frames is in a page table ({pfn:#x})")
+        at = mfns[pfn] << PAGE_SHIFT
+        memory.write(at, pv.frames_of_list(memory.read(at, PAGE_SIZE), index, bits, mfns))
     ports = domain.events.alloc_unbound(DOMID_CONTROL), domain.events.alloc_unbound(DOMID_CONTROL)
     at = mfns[state.start_info] << PAGE_SHIFT
     page, store, console = pv.start_page(
@@ -147,12 +149,15 @@ def _hand_over(domain: Domain, state: pv.PvDomainState, mfns: dict[int, int]) ->
             params.HVM_PARAM_CONSOLE_PFN: console,
         }
     )
-    # vcpu_info goes on; no channel of the old machine is pending, and all are masked.
+    # vcpu_info goes on; no channel of the old machine is pending, and all are masked.  The list
+    # of lists names frames of that machine until the guest makes another.
     events, mask = (shared_info.offsetof(name, bits) for name in ("evtchn_pending", "evtchn_mask"))
     behind = shared_info.offsetof("wc_version", bits)
     info = bytearray(state.shared_info)
     info[events:mask] = bytes(mask - events)
     info[mask:behind] = b"\xff" * (behind - mask)
+    frames = shared_info.offsetof("arch.pfn_to_mfn_frame_list_list", bits)
+    info[frames : frames + bits // 8] = bytes(bits // 8)
     for start in _vcpu_infos(bits):
         info[start] = 0
         word = start + bits // 8
@@ -175,20 +180,17 @@ def _pin(platform: PvPlatform, state: pv.PvDomainState, mfns: dict[int, int]) ->
                 raise ValueError(f"the page table {table.pfn:#x} is refused (errno {-result})")
 
 
-def _vcpu(domain: Domain, vcpu: Vcpu, saved: pv.PvVcpuState, mfns: dict[int, int]) -> None:
+def _vcpu(
+    domain: Domain, vcpu: Vcpu, saved: pv.PvVcpuState, mfns: dict[int, int], record: int
+) -> None:
+    """Give a vCPU its context; `record` is the frame of the start info."""
     bits = domain.bits
     context = pv.narrow_or_wide(bits).unpack(saved.context, bits)
+    if vcpu.vcpu_id == 0:
+        pv.put_record(context, record)
     for index in range((context.gdt_ents + 511) // 512):
         context.gdt_frames[index] = mfns[context.gdt_frames[index]]
-    if bits == 64:
-        for number in (3, 1):
-            if context.ctrlreg[number]:
-                root = mfns[context.ctrlreg[number] >> PAGE_SHIFT]
-                context.ctrlreg[number] = root << PAGE_SHIFT
-    else:
-        cr3 = context.ctrlreg[3]
-        root = mfns[(cr3 >> PAGE_SHIFT | cr3 << 20) & 0xFFFFFFFF]
-        context.ctrlreg[3] = (root << PAGE_SHIFT | root >> 20) & 0xFFFFFFFF
+    pv.rename_roots(context, bits, mfns.__getitem__)
     if saved.registers.get("xcr0") not in _XCR0 or saved.registers.get("dead"):
         raise ValueError("a vCPU has registers that it can't have")
     try:
