@@ -7,7 +7,7 @@ unsigned cpu_index(void)
     return 0;
 }
 
-static void console_init(void)
+void console_init(void)
 {
     xen.console_port = pv_start_info->console_evtchn;
     xen.store_port = pv_start_info->store_evtchn;
@@ -16,6 +16,14 @@ static void console_init(void)
     xen.console = (void *)(pfn_of(pv_start_info->console_mfn) << PAGE_SHIFT);
     if (!option("console_io", NULL, 0))
         print_sink = console_write;
+}
+
+void shared_info_init(void)
+{
+    if (update_va(&shared_info, pv_start_info->shared_info | PTE_P | PTE_W))
+        panic("shared info could not be mapped");
+    for (unsigned i = 0; i < ARRAY_SIZE(shared_info.evtchn_mask); i++)
+        shared_info.evtchn_mask[i] = ~0ul;
 }
 
 void cmain(void);
@@ -30,12 +38,9 @@ void cmain(void)
     xen.minor = (u32)version & 0xffff;
     cmdline = pv_start_info->cmd_line;
     traps_init();
-    if (update_va(&shared_info, pv_start_info->shared_info | PTE_P | PTE_W))
-        panic("shared info could not be mapped");
+    shared_info_init();
     for (unsigned i = 0; i < MAX_CPUS; i++)
         vcpu_infos[i] = &shared_info.vcpu_info[i];
-    for (unsigned i = 0; i < ARRAY_SIZE(shared_info.evtchn_mask); i++)
-        shared_info.evtchn_mask[i] = ~0ul;
     console_init();
     guest_main();
     power_off(0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What 64-bit PV guests know of their machine: start info, page tables, frames.
+/* What PV guests of both widths know of their machine: start info, page tables, frames.
  *
  * The guest is linked where its memory is mapped: address = pfn * 4096.  Facts: public/xen.h,
- * public/arch-x86/xen.h and xen-x86_64.h of Xen 4.17, declared anew.
+ * public/arch-x86/xen.h, xen-x86_64.h and xen-x86_32.h of Xen 4.17, declared anew.
  */
 #ifndef GUEST_PV_H
 #define GUEST_PV_H
@@ -24,8 +24,13 @@
 #define HYPERVISOR_set_segment_base 25
 #define HYPERVISOR_mmuext_op 26
 
+#if BITS == 64
 #define FLAT_KERNEL_CS 0xe033
 #define FLAT_KERNEL_SS 0xe02b
+#else
+#define FLAT_KERNEL_CS 0xe019
+#define FLAT_KERNEL_SS 0xe021
+#endif
 
 #define MMU_NORMAL_PT_UPDATE 0
 #define MMU_MACHPHYS_UPDATE 1
@@ -54,22 +59,27 @@
 #define DOMID_IO 0x7ff1u
 #define VMASST_TYPE_writable_pagetables 2
 
+/* The machine-to-physical table is at its beginning. */
+#if BITS == 64
 #define HYPERVISOR_VIRT_START 0xffff800000000000ul
+#else
+#define HYPERVISOR_VIRT_START 0xf5800000ul
+#endif
 #define HYPERVISOR_VIRT_END 0xffff880000000000ul
 #define XEN_FIRST_SLOT 256
 #define XEN_LAST_SLOT 271
 
 struct pv_start_info {
     char magic[32];
-    u64 nr_pages, shared_info;
+    ulong nr_pages, shared_info;
     u32 flags;
-    u64 store_mfn;
+    ulong store_mfn;
     u32 store_evtchn;
-    u64 console_mfn;
+    ulong console_mfn;
     u32 console_evtchn;
-    u64 pt_base, nr_pt_frames, mfn_list, mod_start, mod_len;
+    ulong pt_base, nr_pt_frames, mfn_list, mod_start, mod_len;
     char cmd_line[1024];
-    u64 first_p2m_pfn, nr_p2m_frames;
+    ulong first_p2m_pfn, nr_p2m_frames;
 };
 
 struct pv_trap_info {
@@ -84,15 +94,19 @@ struct mmu_update {
 };
 struct mmuext_op {
     u32 cmd;
-    u64 arg1, arg2;
+    ulong arg1, arg2;
 };
 
-extern const struct pv_start_info *pv_start_info;
+extern struct pv_start_info *pv_start_info;
 extern ulong pv_entry_flags, pv_entry_stack;
 extern u16 pv_entry_cs, pv_entry_ss;
 
 /* An IRET to the next instruction with these selectors; returns the CS that is in force then. */
 ulong pv_iret_to(ulong cs, ulong ss);
+
+/* ---- start (pv.c); again after a suspend, in another machine ---- */
+void shared_info_init(void); /* mapped, and all events masked */
+void console_init(void);
 
 /* ---- memory (pv_memory.c) ---- */
 #define MFN(entry) (((entry) & PTE_ADDRESS) >> PAGE_SHIFT)
@@ -107,8 +121,13 @@ long mmu_update_for(u64 ptr, u64 val, u32 domid);
 long mmuext_for(u32 cmd, u64 arg1, u64 arg2, u32 domid);
 long update_va(const void *va, pte_t entry);    /* with INVLPG */
 long pv_protect(void *page, bool writable);     /* remap one of our own pages */
-bool pv_store(volatile u64 *at, u64 value);     /* false: it faulted (see trap) */
+/* In 64-bit guests alone; false: it faulted (see trap). */
+bool pv_store(volatile u64 *at, u64 value);
 bool pv_load(const volatile u64 *at, u64 *value);
+
+/* ---- xenstore (pv_store.c) ---- */
+int store_read(const char *path, char *answer, u32 size); /* the answer's length, or -1 */
+bool store_write(const char *path, const char *value);
 
 static inline long mmu_update(u64 ptr, u64 val)
 {

@@ -16,7 +16,7 @@ pte_t *pv_table_of(ulong va, unsigned level)
 {
     pte_t *table = (pte_t *)pv_start_info->pt_base;
 
-    for (unsigned at = 4; at > level; at--) {
+    for (unsigned at = PAGING_LEVELS; at > level; at--) {
         pte_t entry = table[va >> (12 + 9 * (at - 1)) & 511];
 
         if (!(entry & PTE_P))
@@ -47,14 +47,19 @@ long mmu_update_for(u64 ptr, u64 val, u32 domid)
 
 long mmuext_for(u32 cmd, u64 arg1, u64 arg2, u32 domid)
 {
-    struct mmuext_op op = { cmd, arg1, arg2 };
+    struct mmuext_op op = { cmd, (ulong)arg1, (ulong)arg2 };
 
     return hypercall(HYPERVISOR_mmuext_op, (ulong)&op, 1, 0, domid, 0);
 }
 
 long update_va(const void *va, pte_t entry)
 {
+#if BITS == 64
     return hypercall(HYPERVISOR_update_va_mapping, (ulong)va, entry, UVMF_INVLPG, 0, 0);
+#else
+    return hypercall(HYPERVISOR_update_va_mapping, (ulong)va, (ulong)entry, (ulong)(entry >> 32),
+                     UVMF_INVLPG, 0);
+#endif
 }
 
 long pv_protect(void *page, bool writable)
@@ -62,6 +67,7 @@ long pv_protect(void *page, bool writable)
     return update_va(page, ENTRY(mfn_of(page), PTE_P | PTE_A | (writable ? PTE_W : 0)));
 }
 
+#if BITS == 64
 bool pv_store(volatile u64 *at, u64 value)
 {
     u32 before = trap.count;
@@ -77,3 +83,4 @@ bool pv_load(const volatile u64 *at, u64 *value)
     asm volatile(MAY_TRAP("mov %1, %0") : "+r"(*value) : "m"(*at) : "memory");
     return trap.count == before;
 }
+#endif

@@ -6,6 +6,17 @@ extern u8 event_callback[], failsafe_callback[];
 
 static struct guard *guard;
 
+static long set_callbacks(void)
+{
+    ulong event = (ulong)event_callback, failsafe = (ulong)failsafe_callback;
+
+#if BITS == 64
+    return hypercall(HYPERVISOR_set_callbacks, event, failsafe, 0, 0, 0);
+#else
+    return hypercall(HYPERVISOR_set_callbacks, FLAT_KERNEL_CS, event, FLAT_KERNEL_CS, failsafe, 0);
+#endif
+}
+
 void traps_init(void)
 {
     static struct pv_trap_info table[257];
@@ -14,13 +25,11 @@ void traps_init(void)
     for (unsigned v = 0; v < 256; v++)
         table[v] = (struct pv_trap_info){ (u8)v, 0, FLAT_KERNEL_CS,
                                           (ulong)vector_stubs + 32 * v };
-    if (hypercall(HYPERVISOR_set_trap_table, (ulong)table, 0, 0, 0, 0) ||
-        hypercall(HYPERVISOR_set_callbacks, (ulong)event_callback, (ulong)failsafe_callback, 0, 0,
-                  0))
+    if (hypercall(HYPERVISOR_set_trap_table, (ulong)table, 0, 0, 0, 0) || set_callbacks())
         panic("the trap table was refused");
 }
 
-/* Called by the stubs in pv_entry.S. */
+/* Called by the stubs in pv_entry.S and pv_entry32.S. */
 void handle_vector(struct regs *r);
 void handle_vector(struct regs *r)
 {

@@ -36,6 +36,10 @@ typedef _Bool bool;
 #define ENV_NAME "pv64"
 #define BITS 64
 #define PAGING_LEVELS 4
+#elif defined(ENV_PV32)
+#define ENV_NAME "pv32"
+#define BITS 32
+#define PAGING_LEVELS 3
 #elif defined(ENV_PAE)
 #define ENV_NAME "pae"
 #define BITS 32
@@ -49,7 +53,7 @@ typedef _Bool bool;
 #define BITS 32
 #define PAGING_LEVELS 0
 #else
-#error "build with -DENV_64, -DENV_PAE, -DENV_PSE, -DENV_FLAT or -DENV_PV64"
+#error "build with -DENV_64, -DENV_PAE, -DENV_PSE, -DENV_FLAT, -DENV_PV64 or -DENV_PV32"
 #endif
 
 #endif

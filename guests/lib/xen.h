@@ -289,7 +289,16 @@ struct shared_info {
     struct vcpu_info vcpu_info[32];
     volatile ulong evtchn_pending[sizeof(ulong) * 8];
     volatile ulong evtchn_mask[sizeof(ulong) * 8];
-    volatile u32 wc_version, wc_sec, wc_nsec, wc_sec_hi; /* 32 bits: arch fields follow wc_nsec */
+    volatile u32 wc_version, wc_sec, wc_nsec;
+#if BITS == 64
+    volatile u32 wc_sec_hi;
+#endif
+    /* struct arch_shared_info: where a PV guest has the list of its frames. */
+    volatile ulong max_pfn, pfn_to_mfn_frame_list_list, nmi_reason, p2m_cr3, p2m_vaddr,
+        p2m_generation;
+#if BITS == 32
+    volatile u32 wc_sec_hi;
+#endif
 } PAGE_ALIGNED; /* takes its whole page */
 _Static_assert(sizeof(struct vcpu_info) == 64, "vcpu_info");
 

@@ -129,45 +129,6 @@ TEST(pv_privileged_instructions)
 
 /* ---- system configuration: start info and xenstore ---- */
 
-struct xenstore_ring {
-    char req[1024], rsp[1024];
-    volatile u32 req_cons, req_prod, rsp_cons, rsp_prod;
-};
-struct xsd_sockmsg {
-    u32 type, req_id, tx_id, len;
-};
-#define XS_READ 2
-
-/* One request; the answer's length, or -1. */
-static int store_read(const char *path, char *answer, u32 size)
-{
-    struct xenstore_ring *ring = (void *)(pfn_of(pv_start_info->store_mfn) << PAGE_SHIFT);
-    struct xsd_sockmsg msg = { XS_READ, 7, 0, (u32)strlen(path) + 1 };
-    u32 at = ring->req_prod;
-
-    for (u32 i = 0; i < sizeof(msg); i++)
-        ring->req[at++ % sizeof(ring->req)] = ((char *)&msg)[i];
-    for (u32 i = 0; i < msg.len; i++)
-        ring->req[at++ % sizeof(ring->req)] = path[i];
-    barrier();
-    ring->req_prod = at;
-    send_event(pv_start_info->store_evtchn);
-    for (u32 tries = 0; ring->rsp_prod - ring->rsp_cons < sizeof(msg); tries++) {
-        if (tries > 1000000)
-            return -1;
-        sched_op(SCHEDOP_yield, NULL);
-    }
-    for (u32 i = 0; i < sizeof(msg); i++)
-        ((char *)&msg)[i] = ring->rsp[(ring->rsp_cons + i) % sizeof(ring->rsp)];
-    while (ring->rsp_prod - ring->rsp_cons < sizeof(msg) + msg.len)
-        sched_op(SCHEDOP_yield, NULL);
-    for (u32 i = 0; i < msg.len && i < size; i++)
-        answer[i] = ring->rsp[(ring->rsp_cons + sizeof(msg) + i) % sizeof(ring->rsp)];
-    ring->rsp_cons += sizeof(msg) + msg.len;
-    send_event(pv_start_info->store_evtchn);
-    return msg.type == XS_READ && msg.req_id == 7 ? (int)msg.len : -1;
-}
-
 TEST(pv_system_configuration)
 {
     u16 self = DOMID_SELF;

@@ -41,10 +41,10 @@ def cfg(image: Image, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @contextlib.contextmanager
-def console(paths: ServicePaths) -> Iterator[Callable[[str, str], str]]:
+def console(paths: ServicePaths, name: str = "linux") -> Iterator[Callable[[str, str], str]]:
     """`type_("ls", "etc")`: what the guest shows up to a pattern."""
     with connect(paths) as client:
-        client.call(AttachConsole("linux", follow=True))
+        client.call(AttachConsole(name, follow=True))
 
         def type_(text: str, wanted: str) -> str:
             client.sock.sendall(text.encode())

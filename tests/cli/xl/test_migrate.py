@@ -13,13 +13,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.xl.test_linux import console, listed
-from tests.cli.xl.test_state import cfg, count, counting, goes_on, ok, works
+from tests.cli.xl.test_state import cfg, count, counting, goes_on, ok, small, woken, works
 from tests.toolstack.service.conftest import folder
 from tests.toolstack.service.support import until
 from tests.toolstack.service.test_process import KILLS, XG, kill, paths, xg
@@ -92,6 +92,25 @@ def test_a_pv_guest_helps(
     monkeypatch.setenv("XG_SERVICE_DIR", str(there.folder))
     goes_on(there, before)
     works(there)
+
+
+def test_a_32_bit_pv_guest_helps(
+    paths: ServicePaths,
+    there: ServicePaths,
+    guest: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfg = small(tmp_path, guest("suspend-pv32"))
+    ok("create", str(cfg))
+    with console(paths, "small") as type_:
+        type_("", "Waiting: counter 0")
+    with at(there, monkeypatch):
+        ok("create", "-p", str(cfg), 'name="other"')
+    ok("migrate", "small", f"unix:{there.folder}")
+    assert xg("domid", "small").returncode == 1
+    with console(there, "small") as type_:
+        assert woken(type_("", "Waiting: counter 1"), 1)
 
 
 @pytest.mark.timeout(280)

@@ -123,6 +123,49 @@ def test_save_and_restore(counting: ServicePaths, cfg: Path, tmp_path: Path) -> 
     assert [one.name for one in tmp_path.iterdir() if ".new" in one.name] == []
 
 
+def small(folder: Path, kernel: Path) -> Path:
+    """A configuration of `guests/suspend`, which suspends itself when it's asked to."""
+    path = folder / "small.cfg"
+    path.write_text(
+        f'name="small"\ntype="pv"\nkernel="{kernel}"\nextra="ask rounds=3"\nmemory=16\n'
+    )
+    return path
+
+
+def woken(shown: str, counter: int) -> bool:
+    """Whether it says that all is as it was, but its frames."""
+    wanted = rf"Woken: counter {counter}, .* as before, 4096 of 4096 frames are others"
+    return bool(re.search(wanted, shown)) and "WRONG" not in shown
+
+
+@pytest.mark.parametrize("env", ["pv32", "pv64"])
+def test_pv_kernels_of_ours(
+    paths: ServicePaths, guest: Callable[[str], Path], tmp_path: Path, env: str
+) -> None:
+    cfg, file = small(tmp_path, guest(f"suspend-{env}")), tmp_path / "small.save"
+    ok("create", str(cfg))
+    with console(paths, "small") as type_:
+        type_("", "Waiting: counter 0")
+    ok("save", "small", str(file))
+    assert xg("domid", "small").returncode == 1
+    # Its frames are somebody else's now.
+    ok("create", "-p", str(cfg), 'name="other"')
+    done = ok("restore", str(file))
+    assert "xc: info: Found x86 PV domain from Xen 4.17" in done.stderr
+    with console(paths, "small") as type_:
+        assert woken(type_("", "Waiting: counter 1"), 1)
+    ok("suspend", "small")
+    assert "s" in str(listed("small")["state"])
+    ok("resume", "small")
+    with console(paths, "small") as type_:
+        assert "Still here: counter 2, " in type_("", "Waiting: counter 2")
+    done = ok("save", "-c", "small", str(file))
+    assert "a guest that suspended itself" in done.stderr
+    until(lambda: xg("domid", "small").returncode == 1)
+    ok("restore", str(file))
+    until(lambda: xg("domid", "small").returncode == 1)  # that was its last round
+
+
 @pytest.mark.timeout(280)
 def test_checkpoints_and_a_service_that_dies(
     counting: ServicePaths, cfg: Path, tmp_path: Path
