@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The bus between the local APICs of one domain: who gets an inter-processor interrupt.
+"""The bus between the APICs of one domain: who gets an inter-processor or a device's interrupt.
 
-Semantics of vlapic_ipi() and its helpers in xen/arch/x86/hvm/vlapic.c (4.17).  Fixed and
-lowest-priority interrupts go into the targets' request registers; NMI, INIT and start-up
-need the vCPU and are effects.  SMI and remote read are ignored as in Xen; so is ExtINT,
-for which Xen would crash the domain.
+Semantics of vlapic_ipi() and its helpers in xen/arch/x86/hvm/vlapic.c, and of vioapic_deliver()
+in vioapic.c (4.17).  Fixed and lowest-priority interrupts go into the targets' request registers;
+NMI, INIT and start-up need the vCPU and are effects.  SMI and remote read are ignored as in Xen;
+so is ExtINT, for which Xen would crash the domain.
 """
 
 from __future__ import annotations
@@ -85,6 +85,28 @@ class ApicBus:
                     self._effects.apic_init(apic.vcpu_id)
                 case a.APIC_DM_STARTUP:
                     self._effects.apic_startup(apic.vcpu_id, vector)
+
+    def message(self, entry_low: int, dest: int) -> None:
+        """Deliver what an I/O APIC sends: the low half of a pin's entry, and its destination.
+
+        Fixed, lowest-priority and NMI alone, as in Xen.  Fixed ones are kept by an APIC that is
+        software-disabled, which an IPI isn't: Xen's vioapic_deliver() doesn't look.
+        """
+        logical = bool(entry_low & a.APIC_DEST_LOGICAL)
+        vector = entry_low & a.APIC_VECTOR_MASK
+        level = bool(entry_low & a.APIC_INT_LEVELTRIG)
+        match entry_low & a.APIC_MODE_MASK:
+            case a.APIC_DM_FIXED:
+                for apic in self.apics:
+                    if apic.matches(dest, logical):
+                        apic.set_irq(vector, level)
+            case a.APIC_DM_LOWEST:
+                if target := self.lowest_priority(0, a.APIC_DEST_NOSHORT, dest, logical):
+                    target.set_irq(vector, level)
+            case a.APIC_DM_NMI:
+                for apic in self.apics:
+                    if apic.matches(dest, logical):
+                        self._effects.apic_nmi(apic.vcpu_id)
 
     def lowest_priority(
         self, source: int, short_hand: int, dest: int, logical: bool
