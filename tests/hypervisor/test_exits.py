@@ -13,6 +13,8 @@ from xenograft.hypervisor.exits import DEBUG_PORT, Act, Action, Context, decide,
 
 APIC = 0xFEE00000
 WITH_APIC = Context(lapic_base=APIC)
+DEVICES = (range(0xFEC00000, 0xFEC00100), range(0xFED00000, 0xFED00400))
+WITH_DEVICES = Context(lapic_base=APIC, devices=DEVICES)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,25 @@ WITH_APIC = Context(lapic_base=APIC)
 )
 def test_what_an_exit_means(exit_: Exit, action: Action) -> None:
     assert decide(exit_, WITH_APIC) == action
+
+
+@pytest.mark.parametrize(
+    ("exit_", "action"),
+    [
+        (fake.mmio_read(0xFEC00010), Action(Act.DEVICE_READ, 0xFEC00010, 4)),
+        (fake.mmio_write(0xFEC00010, 7), Action(Act.DEVICE_WRITE, 0xFEC00010, 7)),
+        (fake.mmio_read(0xFED003F8, size=8), Action(Act.DEVICE_READ, 0xFED003F8, 8)),
+        (fake.mmio_read(0xFED003FC, size=8), Action(Act.COMPLETE, (1 << 64) - 1)),
+        (fake.mmio_write(0xFEC000FF, 7, size=2), Action(Act.COMPLETE)),
+        (fake.mmio_read(0xFEC00100), Action(Act.COMPLETE, 0xFFFFFFFF)),
+        (fake.mmio_read(0xFEBFFFFF, size=2), Action(Act.COMPLETE, 0xFFFF)),
+        (fake.mmio_read(APIC + 0x30), Action(Act.LAPIC_READ, 0x30, 4)),
+    ],
+)
+def test_emulated_devices_answer_whole_accesses(exit_: Exit, action: Action) -> None:
+    assert decide(exit_, WITH_DEVICES) == action
+    if action.act is not Act.LAPIC_READ:
+        assert decide(exit_, WITH_APIC).act is Act.COMPLETE
 
 
 def test_without_an_apic_page_its_place_is_a_hole() -> None:

@@ -18,7 +18,10 @@ CallT = TypeVar("CallT", contravariant=True)
 
 
 class Arch(Protocol[VcpuT, CallT]):
-    """A domain's platform: bring-up, CPU identity, system registers."""
+    """A domain's platform: bring-up, CPU identity, system registers, devices."""
+
+    device_ranges: tuple[range, ...]
+    """Guest-physical addresses where emulated devices answer."""
 
     # -- entry ------------------------------------------------------------------------------
     def start(self, vcpu: VcpuT, state: dict[str, int]) -> None:

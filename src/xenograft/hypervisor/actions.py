@@ -53,7 +53,8 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
         if domain.p2m.touch(exit_[2] >> PAGE_SHIFT):
             cpu.retry()
             return
-        context = Context(domain.arch.lapic_base(vcpu))
+        arch = domain.arch
+        context = Context(arch.lapic_base(vcpu), True, arch.device_ranges)
     act, a, b = decide(exit_, context)
     if act is _COMPLETE:
         cpu.complete(a)
@@ -67,6 +68,13 @@ def handle(hypervisor: Hypervisor, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
     elif act is Act.LAPIC_READ:
         assert vcpu.lapic is not None
         cpu.complete(vcpu.lapic.mmio_read(a, b))
+    elif act is Act.DEVICE_READ:
+        assert not isinstance(domain.arch, PvPlatform)
+        cpu.complete(domain.arch.device_read(a, b))
+    elif act is Act.DEVICE_WRITE:
+        assert not isinstance(domain.arch, PvPlatform)
+        cpu.complete()
+        domain.arch.device_write(a, exit_[3], b)
     elif act is Act.RDMSR:
         value = domain.arch.read_msr(vcpu, a)
         if value is None:

@@ -4,8 +4,9 @@
 Nothing here touches a domain or an engine, so that every exit can be tried in a test.  The
 caller (`hypervisor.run`) carries the action out.
 
-Facts: Xen's hvm_io handlers (vlapic_range, hvm_print_line at port 0xe9), hvm_hlt(),
-hvm_triple_fault(); an unclaimed read gives all ones, an unclaimed write is dropped.
+Facts: Xen's hvm_io handlers (vlapic_range, vioapic_range, hpet_range, hvm_print_line at port
+0xe9), hvm_hlt(), hvm_triple_fault(); an unclaimed read gives all ones, an unclaimed write is
+dropped.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Act(IntEnum):
     """The engine failed with its error `a` at RIP `b`: the domain cannot go on."""
     EXCEPTION = 15
     """A PV guest's instruction faulted, and may be emulated."""
+    DEVICE_READ = 16
+    """Read `b` bytes at guest-physical address `a` of an emulated device."""
+    DEVICE_WRITE = 17
+    """Write an emulated device at guest-physical address `a`; the value is `b`."""
 
 
 class Action(NamedTuple):
@@ -68,10 +73,12 @@ class Context(NamedTuple):
 
     `lapic_base`: guest-physical address of the xAPIC page, or -1 (disabled, or in x2APIC mode).
     `debug_port`: whether writes to port 0xe9 are printed.
+    `devices`: guest-physical addresses where emulated devices answer (HVM guests alone have some).
     """
 
     lapic_base: int = -1
     debug_port: bool = True
+    devices: tuple[range, ...] = ()
 
 
 # As plain integers: looking a member up in its class takes longer than comparing it.
@@ -102,6 +109,14 @@ def ones(size: int) -> int:
 _UNCLAIMED = {size: Action(Act.COMPLETE, ones(size)) for size in (1, 2, 4, 8)}
 
 
+def _of_device(devices: tuple[range, ...], gpa: int, size: int) -> bool:
+    """Whether one device answers the whole access."""
+    for one in devices:  # a plain loop: HVM guests come here for each hole, too
+        if one.start <= gpa < one.stop:
+            return gpa + size <= one.stop
+    return False
+
+
 def decide(exit: Exit, context: Context) -> Action:
     """The action for an exit.
 
@@ -117,11 +132,15 @@ def decide(exit: Exit, context: Context) -> Action:
         offset = a0 - context.lapic_base
         if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
             return Action(Act.LAPIC_WRITE, offset, a2)
+        if context.devices and _of_device(context.devices, a0, a1):
+            return Action(Act.DEVICE_WRITE, a0, a2)
         return _COMPLETE
     if reason == _MMIO_READ:
         offset = a0 - context.lapic_base
         if context.lapic_base >= 0 and 0 <= offset < LAPIC_SIZE:
             return Action(Act.LAPIC_READ, offset, a1)
+        if context.devices and _of_device(context.devices, a0, a1):
+            return Action(Act.DEVICE_READ, a0, a1)
         return _UNCLAIMED[a1]
     if reason == _HALT:
         return Action(Act.BLOCK if a0 else Act.DOWN)

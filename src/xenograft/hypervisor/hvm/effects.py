@@ -59,7 +59,7 @@ class VcpuEffects:
             vcpu.unblock()
 
     def lapic_level_eoi(self, vector: int) -> None:
-        """A PVH guest has no I/O APIC to tell."""
+        self._platform.level_eoi(vector)
 
     def lapic_enabled(self) -> None:
         vcpu = self._vcpu

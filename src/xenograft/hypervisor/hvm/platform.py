@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What Xen emulates for an HVM-type guest: its CPUs' bring-up, local APICs, CPUID and MSRs.
 
+HVM guests proper have an I/O APIC and an HPET too (`xenograft.hypervisor.hvm.chipset`).
+
 `HvmPlatform` belongs to a domain and connects the parts of `arch` (which know registers and
 rules) with the domain's vCPUs and their engine CPUs.
 
@@ -22,12 +24,14 @@ from xenograft.arch.x86 import pvh
 from xenograft.arch.x86.cpuid.policy import Edit, VcpuView
 from xenograft.arch.x86.msr import VcpuMsrs
 from xenograft.arch.x86.platform.apic_bus import ApicBus
+from xenograft.arch.x86.platform.apicdef import APIC_BASE_ENABLE, APIC_BASE_EXTD
 from xenograft.arch.x86.platform.lapic import LocalApic
 from xenograft.arch.x86.registers import EFER_LMA
 from xenograft.engine.protocol import SYSREG_CR8
 from xenograft.hypervisor.call import Call, CpuAccess
 from xenograft.hypervisor.guest_time import update_vcpu_time
 from xenograft.hypervisor.hvm.callback import set_upcall_line
+from xenograft.hypervisor.hvm.chipset import RANGES, Chipset
 from xenograft.hypervisor.hvm.effects import VcpuEffects
 from xenograft.hypervisor.identity import cpu_policy
 from xenograft.hypervisor.kinds import GuestKind
@@ -59,6 +63,8 @@ class HvmPlatform:
                 VcpuMsrs(self.policy, vcpu.lapic, effects, pvh=domain.kind is GuestKind.PVH)
             )
         self.bus = ApicBus(self._apics, self)
+        self.chipset = Chipset(domain, self.bus) if domain.kind is GuestKind.HVM else None
+        self.device_ranges = RANGES if self.chipset is not None else ()
 
     def set_cpuid(self, edits: Iterable[Edit]) -> None:
         """Edit the default policy as a configuration asks; before the first vCPU is brought up."""
@@ -161,8 +167,25 @@ class HvmPlatform:
     # -- exits -------------------------------------------------------------------------------
     def lapic_base(self, vcpu: Vcpu) -> int:
         """Where the vCPU's xAPIC page is, or -1."""
-        apic = self._apics[vcpu.vcpu_id]
-        return -1 if apic.hw_disabled or apic.x2apic_mode else apic.apic_base & ~0xFFF
+        # Of each access to memory that isn't RAM: no calls of properties.
+        base = self._apics[vcpu.vcpu_id].apic_base
+        enabled = base & (APIC_BASE_ENABLE | APIC_BASE_EXTD) == APIC_BASE_ENABLE
+        return base & ~0xFFF if enabled else -1
+
+    def device_read(self, gpa: int, size: int) -> int:
+        """Read an emulated device's memory, inside `device_ranges`."""
+        assert self.chipset is not None
+        return self.chipset.read(gpa, size)
+
+    def device_write(self, gpa: int, size: int, value: int) -> None:
+        """Write an emulated device's memory, inside `device_ranges`."""
+        assert self.chipset is not None
+        self.chipset.write(gpa, size, value)
+
+    def level_eoi(self, vector: int) -> None:
+        """A local APIC has ended a level-triggered interrupt."""
+        if self.chipset is not None:
+            self.chipset.ioapic.eoi(vector)
 
     def read_msr(self, vcpu: Vcpu, index: int) -> int | None:
         """RDMSR, and MOV from CR8 (as the engine names it); None: #GP."""
@@ -190,6 +213,8 @@ class HvmPlatform:
         return self.policy.cpuid(leaf, subleaf, view)
 
     def close(self) -> None:
-        """Stop the timers of the local APICs (the domain is being destroyed)."""
+        """Stop the timers of local APICs and devices (the domain is being destroyed)."""
         for apic in self._apics:
             apic.init()
+        if self.chipset is not None:
+            self.chipset.close()

@@ -55,6 +55,9 @@ def xen_mappings(hypervisor: Hypervisor) -> XenMappings:
 class PvPlatform:
     """The platform of one PV domain."""
 
+    device_ranges: tuple[range, ...] = ()
+    """PV guests have no emulated devices."""
+
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         hypervisor = domain.hypervisor
