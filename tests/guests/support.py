@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from xenograft.guests.build import SOURCES
+from xenograft.toolstack.build.domain import build_domain
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.machine import Machine
 
@@ -57,13 +60,20 @@ def run(
     seconds: float = SECONDS,
     patient: bool = True,
 ) -> Report:
-    """Run a guest's tests; unless `patient`, one that doesn't end in time is read all the same."""
+    """Run a guest's tests; unless `patient`, one that doesn't end in time is read all the same.
+
+    One that is called hvm_… runs as an HVM guest, entered as a PVH guest is.
+    """
     kind = "pv" if kernel.stem.endswith("-pv64") else "pvh"
     config = from_options(
         name="guest", type=kind, kernel=str(kernel), cmdline=cmdline, memory=memory, vcpus=vcpus
     )
     with Machine(clock=clock) as machine:
-        guest = machine.create(config)
+        if kernel.stem.startswith("hvm_"):
+            built = msgspec.structs.replace(build_domain(config), kind="hvm")
+            guest = machine.create_built(built, config)
+        else:
+            guest = machine.create(config)
         with nullcontext() if patient else suppress(TimeoutError):
             guest.wait(timeout=seconds)
         return read(guest.console.output + machine.log)

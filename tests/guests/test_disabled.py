@@ -14,6 +14,9 @@ import pytest
 
 from tests.guests.support import run
 from xenograft.abi.errno import Errno, XenError
+from xenograft.arch.x86.platform.apic_bus import ApicBus
+from xenograft.arch.x86.platform.hpet import Hpet
+from xenograft.arch.x86.platform.ioapic import IoApic
 from xenograft.arch.x86.platform.lapic import LocalApic
 from xenograft.hypervisor import actions, loop
 from xenograft.hypervisor.call import CpuAccess
@@ -68,6 +71,12 @@ METHODS: list[tuple[str, str, type, str, Any]] = [
     ("vcpu", "vcpu_info_moves_once", Vcpu, "map_vcpu_info", refuse),
     ("vcpu", "send_nmi", Vcpu, "send_nmi", nothing),
     ("vcpu", "down_and_up_again", Vcpu, "take_down", nothing),
+    ("hvm_devices", "hpet_interrupt", Hpet, "timer_expired", nothing),
+    ("hvm_devices", "hpet_periodic", Hpet, "_go_on", nothing),
+    ("hvm_devices", "level_rings_until_it_is_cleared", IoApic, "eoi", nothing),
+    ("hvm_devices", "masked_pin_holds_back", Hpet, "unmasked", nothing),
+    ("hvm_devices", "foreign_routes_ring_nothing", Hpet, "_set_valid_route", nothing),
+    ("hvm_devices", "another_cpu_takes_it", ApicBus, "lowest_priority", nothing),
     ("control", "cpuid_leaves", HvmPlatform, "cpuid", lambda *_: (0, 0, 0, 0)),
     ("control", "unknown_msrs_fault", HvmPlatform, "read_msr", zero),
 ]

@@ -55,7 +55,7 @@ def test_guest(guest: Guest, source: str, env: str) -> None:
     check(source, report)
 
 
-TIMED = {"events", "lapic", "smp", "vcpu"}
+TIMED = {"events", "hvm_devices", "lapic", "smp", "vcpu"}
 """These look how long things take, which on the real clock depends on who else is busy."""
 
 
