@@ -6,6 +6,7 @@
  *   count=N   how many hypercalls (default 1000000; 0: it never ends)
  *   all       leave nothing out, so that it may well end itself
  *   burst=N   compute for N rounds before each call, so that it runs beside others (default 0)
+ *   devices   for an HVM guest: half of the MMIO accesses go to the I/O APIC's and HPET's registers
  *
  * Left out otherwise: what ends or blocks this guest itself (shutdown, block, its own VCPUOP_down,
  * watchdogs, parameters that crash their owner, INIT to itself), and what takes its own code away.
@@ -21,7 +22,7 @@
 #define VICTIM_COUNT 0x400
 
 static u64 state;
-static bool leave_nothing_out;
+static bool leave_nothing_out, has_devices;
 static u64 calls, ports, mmios, msrs, traps, answered;
 
 static u64 next(void) /* xorshift64* */
@@ -279,6 +280,22 @@ static void random_port(void *argument)
     }
 }
 
+/* A register of the I/O APIC or the HPET; for the window, one that has an effect is selected. */
+static ulong device_register(u64 *value)
+{
+    static const u16 hpet[] = { 0x10, 0x10, 0x20, 0x20, 0xf0 };
+
+    if (below(2)) {
+        *(volatile u32 *)0xfec00000 = below(4) ? 0x10 + below(96) : (u32)next();
+        if (below(2))
+            *value &= 0xf0ff; /* no mask, and a mode that delivers */
+        return 0xfec00000 + (below(8) ? 0x10 : below(0x100));
+    }
+    if (below(2))
+        *value &= 0x3fff;
+    return 0xfed00000 + (below(2) ? hpet[below(ARRAY_SIZE(hpet))] : 0x100 + 4 * below(24));
+}
+
 static void random_mmio(void *argument)
 {
     static const ulong pages[] = { 0xfee00000, 0xfec00000, 0xfed00000, 0xfeff8000, 0xfeff9000,
@@ -294,6 +311,8 @@ static void random_mmio(void *argument)
         at = 0xfee00300;
         value &= ~0x700ull; /* no INIT to ourselves */
     }
+    if (has_devices && below(2))
+        at = device_register(&value);
     mmios++;
     switch (below(4)) {
     case 0:
@@ -370,6 +389,7 @@ void guest_main(void)
 
     state = seed * 0x9e3779b97f4a7c15ull | 1;
     leave_nothing_out = option("all", NULL, 0);
+    has_devices = option("devices", NULL, 0);
     if (!xen.present)
         panic("this guest wants Xen");
     print_sink = console_io_sink; /* what it does to its console ring is nobody's business */

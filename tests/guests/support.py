@@ -13,8 +13,9 @@ import msgspec
 
 from xenograft.guests.build import SOURCES
 from xenograft.toolstack.build.domain import build_domain
+from xenograft.toolstack.config.domain import DomainConfig
 from xenograft.toolstack.config.options import from_options
-from xenograft.toolstack.machine import Machine
+from xenograft.toolstack.machine import Domain, Machine
 
 VCPUS = 4
 """Of each test guest: some tests want others to wake, send to and stop."""
@@ -69,14 +70,17 @@ def run(
         name="guest", type=kind, kernel=str(kernel), cmdline=cmdline, memory=memory, vcpus=vcpus
     )
     with Machine(clock=clock) as machine:
-        if kernel.stem.startswith("hvm_"):
-            built = msgspec.structs.replace(build_domain(config), kind="hvm")
-            guest = machine.create_built(built, config)
-        else:
-            guest = machine.create(config)
+        hvm = kernel.stem.startswith("hvm_")
+        guest = create_hvm(machine, config) if hvm else machine.create(config)
         with nullcontext() if patient else suppress(TimeoutError):
             guest.wait(timeout=seconds)
         return read(guest.console.output + machine.log)
+
+
+def create_hvm(machine: Machine, config: DomainConfig, *, paused: bool = False) -> Domain:
+    """A PVH guest's configuration as an HVM guest: it's entered in the same way."""
+    built = msgspec.structs.replace(build_domain(config), kind="hvm")
+    return machine.create_built(built, config, paused=paused)
 
 
 def suites() -> list[tuple[str, str]]:

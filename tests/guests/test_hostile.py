@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.guests.fingerprint import Fingerprint, Recorder, fingerprint, frames, memory_digest
+from tests.guests.support import create_hvm
 from xenograft.hypervisor.loop import Stop
+from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
 
 Guest = Callable[[str], Path]
@@ -76,12 +78,12 @@ def surrounded(
         low.pause()
         made: list[Domain] = []
 
-        def create(name: str, cmdline: str, vcpus: int = 1) -> Domain:
-            made.append(
-                machine.create_pvh(
-                    kernel=guest(name), cmdline=cmdline, memory=128, vcpus=vcpus, paused=True
-                )
+        def create(name: str, cmdline: str, vcpus: int = 1, hvm: bool = False) -> Domain:
+            config = from_options(
+                kernel=str(guest(name)), cmdline=cmdline, memory=128, vcpus=vcpus, name="guest"
             )
+            make = create_hvm if hvm else Machine.create
+            made.append(make(machine, config, paused=True))
             high = machine.create_pvh(kernel=kernel, memory=32, name="high", paused=True)
             neighbours.extend(map(Neighbour, (low, high)))
             made[0].unpause()
@@ -136,6 +138,16 @@ def test_harms_nobody_with_another_seed(guest: Guest, seed: int, env: str) -> No
     """A result may by chance be written over the guest's own stack: then it harms itself alone."""
     with surrounded(guest) as (machine, create):
         run(machine, create(f"hostile-{env}", f"seed={seed} count={CALLS}"), SECONDS / 4)
+
+
+@pytest.mark.parametrize("env", ["64", "pae"])
+def test_with_devices_to_play_with(guest: Guest, seed: int, env: str) -> None:
+    """An HVM guest, which has an I/O APIC and an HPET; interrupts of theirs may well end it."""
+    with surrounded(guest) as (machine, create):
+        cmdline = f"seed={seed} count={CALLS} devices"
+        domain = create(f"hostile-{env}", cmdline, vcpus=2, hvm=True)
+        run(machine, domain, SECONDS / 4)
+        assert "MMIO" in machine.log
 
 
 @pytest.mark.parametrize("env", ["64", "pae"])
