@@ -220,17 +220,39 @@ def test_a_comparator_in_the_past_rings_at_once(world: World) -> None:
 
 
 def test_32_bits_wrap_but_what_has_just_passed_rings(world: World) -> None:
-    world.write(h.REG_COUNTER, (7 << 32) + 1000)
+    world.write(h.REG_COUNTER, (7 << 32) + 200_000)
     world.configure(0, h.TN_ENABLE | h.TN_32BIT)
     world.configure(1, h.TN_ENABLE | h.TN_32BIT, 21)
-    world.write(comparator(0), 990)
-    world.write(comparator(1), 1000 - h.JUST_PASSED - 1 & MASK32)
+    world.write(comparator(0), 200_000 - h.JUST_PASSED)
+    world.write(comparator(1), 200_000 - h.JUST_PASSED - 1)
     world.enable()
     world.go(0)
     assert pins(world) == [20]
     world.go((MASK32 - h.JUST_PASSED) * TICK_NS)
     assert pins(world) == [20, 21]
-    assert world.read(h.REG_COUNTER) & MASK32 == 1000 - h.JUST_PASSED - 1 & MASK32
+    assert world.read(h.REG_COUNTER) & MASK32 == 200_000 - h.JUST_PASSED - 1
+
+
+def test_a_change_to_32_bits_counts_at_once(world: World) -> None:
+    world.configure(0, h.TN_ENABLE)
+    world.write(comparator(0), (1 << 40) + 100)
+    world.enable()
+    world.configure(0, h.TN_ENABLE | h.TN_32BIT)
+    world.go(100 * TICK_NS)
+    assert len(world.pulses) == 1
+    world.enable(0)
+    world.enable()
+    assert world.hpet.timers[0].comparator == 100
+
+
+def test_a_timer_of_the_host_that_comes_early_rings_nothing(world: World) -> None:
+    world.configure(0, h.TN_ENABLE)
+    world.write(comparator(0), 1000)
+    world.enable()
+    world.hpet.timer_expired(0)
+    assert world.pulses == []
+    world.go(MS)
+    assert len(world.pulses) == 1
 
 
 def test_a_tick_very_far_off_is_bounded(world: World) -> None:
@@ -263,6 +285,15 @@ def test_a_periodic_timer_rings_each_period(world: World, bits: int) -> None:
     ]
 
 
+def test_bits_beyond_the_width_do_not_make_a_period_longer(world: World) -> None:
+    world.enable()
+    start_periodic(world, 10_000, h.TN_32BIT)
+    world.configure(0, h.TN_ENABLE | h.TN_PERIODIC | h.TN_SETVAL | h.TN_32BIT)
+    world.write(comparator(0), (1 << 33) + 10_000)
+    world.go(35_000 * TICK_NS)
+    assert len(world.pulses) == 3
+
+
 def test_its_comparator_reads_as_the_next_tick(world: World) -> None:
     start_periodic(world, 10_000)
     world.enable()
@@ -281,6 +312,7 @@ def test_a_tiny_period_is_bounded(world: World, period: int) -> None:
 def test_a_period_that_a_change_of_width_has_made_tiny_is_bounded(world: World) -> None:
     start_periodic(world, (1 << 32) + 1)
     world.configure(0, h.TN_ENABLE | h.TN_PERIODIC | h.TN_32BIT)
+    assert world.hpet.timers[0].period == 1
     world.enable()
     assert world.go(100 * MS) <= 1001
 
@@ -323,6 +355,9 @@ def test_stopped_and_started_again(world: World) -> None:
     world.configure(0, h.TN_ENABLE)  # a one-shot now
     world.go(100 * MS)
     assert len(world.pulses) == 3
+    world.configure(0, h.TN_ENABLE | h.TN_PERIODIC)
+    world.go(20_000 * TICK_NS)
+    assert len(world.pulses) == 5
 
 
 # -- routes --------------------------------
@@ -353,6 +388,7 @@ def test_legacy_replacement(world: World) -> None:
     for index in range(TIMERS):
         world.configure(index, h.TN_ENABLE, 31)
         world.write(comparator(index), 100 + index)
+    assert [world.read(config(n)) >> h.TN_ROUTE_SHIFT & 31 for n in range(3)] == [31, 31, 20]
     world.enable(h.CONFIG_LEGACY | h.CONFIG_ENABLE)
     world.go(MS)
     assert pins(world) == [2, 8, 20]
@@ -378,6 +414,7 @@ def test_a_masked_pin_keeps_one_tick_and_the_timer_rests(world: World) -> None:
     world.enable()
     assert world.go(100_000 * TICK_NS + 8) == 1, "no timer of the host's for nothing"
     world.masked.clear()
+    world.hpet.unmasked()
     world.hpet.unmasked()
     assert len(world.pulses) == 1
     world.go(10_000 * TICK_NS)
@@ -421,6 +458,16 @@ def test_a_level_stays_until_its_status_is_cleared(world: World) -> None:
     world.write(h.REG_STATUS, 2)
     assert world.held == {22: 0}
     assert world.pulses == []
+
+
+def test_a_one_shot_level_rings_no_more_when_its_status_is_cleared(world: World) -> None:
+    world.configure(1, h.TN_ENABLE | h.TN_LEVEL, 22)
+    world.write(comparator(1), 100)
+    world.enable()
+    world.go(MS)
+    world.write(h.REG_STATUS, 2)
+    assert world.go(MS) == 0
+    assert (world.hpet.status, world.held) == (0, {22: 0})
 
 
 def test_a_periodic_level_waits_for_its_status(world: World) -> None:

@@ -87,7 +87,7 @@ def test_remote_irr_and_delivery_status_are_its_own(apic: IoApic) -> None:
 
 
 def test_beyond_the_pins_there_is_nothing(apic: IoApic) -> None:
-    for index in (3, 0xF, io.INDEX_ENTRY + 2 * IOAPIC_PINS, 0xFF, 0x110, 0xFFFFFFFF):
+    for index in (3, 4, 0xE, 0xF, io.INDEX_ENTRY + 2 * IOAPIC_PINS, 0xFF, 0x110, 0xFFFFFFFF):
         write(apic, index, 0x12345678)
         assert read(apic, index) == 0
     assert set(apic.entries) == {MASKED}
@@ -278,6 +278,13 @@ def test_a_level_marks_the_trigger_mode() -> None:
     route(wired.apic, VECTOR)
     wired.apic.pulse(PIN)
     assert apic.tmr == 0
+
+
+def test_a_level_of_lowest_priority_marks_it_too() -> None:
+    wired = Wired(1)
+    route(wired.apic, VECTOR | LEVEL | a.APIC_DM_LOWEST)
+    wired.apic.pulse(PIN)
+    assert wired.machine.apics[0].tmr == 1 << VECTOR
 
 
 def test_an_illegal_vector_is_an_error_of_the_receiver() -> None:
