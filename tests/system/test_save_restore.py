@@ -18,7 +18,7 @@ from xenograft.toolstack.state.file import records
 
 Image = Callable[[str], Path]
 
-COUNTER = "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; usleep 20000; done"
+COUNTER = "n=0; while :; do n=$((n+1)); echo $n > /tmp/m; mv /tmp/m /tmp/n; usleep 20000; done"
 
 
 @pytest.fixture
