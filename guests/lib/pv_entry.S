@@ -3,23 +3,10 @@
  * kernel's exception handlers, the event callback, and the way back by hypercall.
  */
 #include "layout.h"
+#include "pv_note.h"
 #include "frame64.h"
 
-        .macro NOTE type:req, kind:req, value:vararg
-        .long 4, 2f - 1f, \type
-        .asciz "Xen"
-1:      .\kind \value
-2:      .align 4
-        .endm
-
-        .section .note.Xen, "a", @note
-        .align 4
-        NOTE 5, asciz, "xen-3.0"        /* XEN_ELFNOTE_XEN_VERSION */
-        NOTE 6, asciz, "xenograft"      /* GUEST_OS */
-        NOTE 8, asciz, "generic"        /* LOADER */
-        NOTE 3, quad, 0                 /* VIRT_BASE */
-        NOTE 1, quad, _start            /* ENTRY */
-        NOTE 2, quad, hypercall_page    /* HYPERCALL_PAGE */
+        PV_NOTES quad
 
         .section .text.start, "ax"
         .globl _start

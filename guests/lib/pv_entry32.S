@@ -3,23 +3,11 @@
  * page.  Then the kernel's exception handlers, the event callback, and the way back by hypercall.
  */
 #include "layout.h"
+#include "pv_note.h"
+#include "frame32.h"
 
-        .macro NOTE type:req, kind:req, value:vararg
-        .long 4, 2f - 1f, \type
-        .asciz "Xen"
-1:      .\kind \value
-2:      .align 4
-        .endm
-
-        .section .note.Xen, "a", @note
-        .align 4
-        NOTE 5, asciz, "xen-3.0"        /* XEN_ELFNOTE_XEN_VERSION */
-        NOTE 6, asciz, "xenograft"      /* GUEST_OS */
-        NOTE 8, asciz, "generic"        /* LOADER */
+        PV_NOTES long
         NOTE 9, asciz, "yes"            /* PAE_MODE */
-        NOTE 3, long, 0                 /* VIRT_BASE */
-        NOTE 1, long, _start            /* ENTRY */
-        NOTE 2, long, hypercall_page    /* HYPERCALL_PAGE */
 
         .section .text.start, "ax"
         .globl _start
@@ -59,19 +47,8 @@ failsafe_callback:
         ud2
 
 common:
-        push %ds
-        push %es
-        pusha
-        cld
-        mov %esp, %ebx
-        and $-16, %esp
-        sub $12, %esp
-        push %ebx
-        call handle_vector
-        mov %ebx, %esp
-        popa
-        pop %es
-        pop %ds
+        SAVE_REGISTERS
+        CALL_HANDLE_VECTOR
         add $8, %esp
         push %eax
         mov $23, %eax                   /* HYPERVISOR_iret */
@@ -80,27 +57,9 @@ common:
 
         .globl guard_set, guard_jump
 guard_set:
-        mov 4(%esp), %ecx
-        mov %ebx, (%ecx)
-        mov %ebp, 4(%ecx)
-        mov %esi, 8(%ecx)
-        mov %edi, 12(%ecx)
-        mov %esp, 16(%ecx)
-        mov (%esp), %eax
-        mov %eax, 20(%ecx)
-        xor %eax, %eax
-        ret
+        GUARD_SAVE
 guard_jump:
-        mov 4(%esp), %ecx
-        mov (%ecx), %ebx
-        mov 4(%ecx), %ebp
-        mov 8(%ecx), %esi
-        mov 12(%ecx), %edi
-        mov 16(%ecx), %esp
-        mov 20(%ecx), %eax
-        mov %eax, (%esp)
-        mov $1, %eax
-        ret
+        GUARD_RESTORE
 
         .data
         .globl pv_start_info

@@ -3,6 +3,8 @@
 #include "layout.h"
 #ifdef ENV_64
 #include "frame64.h"
+#else
+#include "frame32.h"
 #endif
 
         .text
@@ -60,52 +62,23 @@ enter_user:
         iretq
 #else
 common32:
-        push %ds
-        push %es
-        pusha
-        cld
+        SAVE_REGISTERS
         mov $SEL_KDS, %eax
         mov %eax, %ds
         mov %eax, %es
-        mov %esp, %ebx
-        and $-16, %esp
-        sub $12, %esp
-        push %ebx
-        call handle_vector
-        mov %ebx, %esp
-        popa
-        pop %es
-        pop %ds
+        CALL_HANDLE_VECTOR
         add $8, %esp
         iret
 
         .globl guard_set, guard_jump
 guard_set:
-        mov 4(%esp), %ecx
-        mov %ebx, (%ecx)
-        mov %ebp, 4(%ecx)
-        mov %esi, 8(%ecx)
-        mov %edi, 12(%ecx)
-        mov %esp, 16(%ecx)
-        mov (%esp), %eax
-        mov %eax, 20(%ecx)
-        xor %eax, %eax
-        ret
+        GUARD_SAVE
 guard_jump:
-        mov 4(%esp), %ecx
         mov $SEL_KDS, %eax
         mov %eax, %ss
         mov %eax, %ds
         mov %eax, %es
-        mov (%ecx), %ebx
-        mov 4(%ecx), %ebp
-        mov 8(%ecx), %esi
-        mov 12(%ecx), %edi
-        mov 16(%ecx), %esp
-        mov 20(%ecx), %eax
-        mov %eax, (%esp)
-        mov $1, %eax
-        ret
+        GUARD_RESTORE
 
         .globl enter_user
 enter_user:
