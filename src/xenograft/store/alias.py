@@ -54,6 +54,9 @@ def renumbered(path: str, old: int, new: int) -> str:
     >>> renumbered("/libxl/3/device/vbd/51712", 3, 9), renumbered("/vm/3", 3, 9)
     ('/libxl/9/device/vbd/51712', '/vm/3')
     """
+    if path.startswith(own := f"/local/domain/{old}/") and "/backend/" not in path:
+        # Most are such, and need no look at each part (see `Alias.inward`).
+        return f"/local/domain/{new}/{path[len(own) :]}"
     if path == (home := f"/libxl/{old}") or path.startswith(home + "/"):
         return f"/libxl/{new}{path[len(home) :]}"
     return Alias(new, (old,)).inward(path.encode()).decode()

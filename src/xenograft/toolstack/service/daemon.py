@@ -122,9 +122,6 @@ async def serve(
     from xenograft.toolstack.service.service import Service
     from xenograft.toolstack.service.sessions import Sessions
 
-    # The machine's thread comes back from the guest thousands of times a second, and should hardly
-    # wait for this one; Python's default, 5 ms, is longer than most of what it does then.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     service = Service(paths, log, found)
     sessions: Sessions | None = None
     loop = asyncio.get_running_loop()
@@ -202,6 +199,9 @@ def main() -> None:
                 news += f"{guest.name} has a saved state: xg restore {shlex.quote(guest.saved)}\n"
         log(news.strip())
     try:
+        # The machine's thread comes back from the guest thousands of times a second, and should
+        # hardly wait for this one; Python's default, 5 ms, is longer than most of what it does.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         asyncio.run(
             serve(
                 paths,

@@ -267,12 +267,11 @@ class Service:
 
     async def _renew(self, line: Line, guest: Guest) -> None:
         """A guest's soft reset; one that can't have it is destroyed.  Raises Failure."""
+        from xenograft.toolstack.state.softreset import soft_reset
 
         def renew() -> int:
             domain = soft_reset(guest.domain, lambda: self.host.destroy(guest))
             return self.register(domain, guest.config)
-
-        from xenograft.toolstack.state.softreset import soft_reset
 
         line.rebuilding = True
         try:

@@ -101,11 +101,7 @@ def moved_nodes(
     Nobody but domain 0 and the domain itself keeps rights: other numbers mean others here.
     """
 
-    before, after = f"{domain_path(old)}/", f"{domain_path(new)}/"
-
     def path(text: str) -> str:
-        if text.startswith(before) and "/backend/" not in text:
-            return after + text[len(before) :]  # as `renumbered`, which has more to look at
         if uuids is not None and (text == f"/vm/{uuids[0]}" or text.startswith(f"/vm/{uuids[0]}/")):
             text = f"/vm/{uuids[1]}{text[len(uuids[0]) + 4 :]}"
         return renumbered(text, old, new)

@@ -97,16 +97,14 @@ class ApicBus:
         level = bool(entry_low & a.APIC_INT_LEVELTRIG)
         match entry_low & a.APIC_MODE_MASK:
             case a.APIC_DM_FIXED:
-                for apic in self.apics:
-                    if apic.matches(dest, logical):
-                        apic.set_irq(vector, level)
+                for apic in self.targets(0, a.APIC_DEST_NOSHORT, dest, logical):
+                    apic.set_irq(vector, level)
             case a.APIC_DM_LOWEST:
                 if target := self.lowest_priority(0, a.APIC_DEST_NOSHORT, dest, logical):
                     target.set_irq(vector, level)
             case a.APIC_DM_NMI:
-                for apic in self.apics:
-                    if apic.matches(dest, logical):
-                        self._effects.apic_nmi(apic.vcpu_id)
+                for apic in self.targets(0, a.APIC_DEST_NOSHORT, dest, logical):
+                    self._effects.apic_nmi(apic.vcpu_id)
 
     def lowest_priority(
         self, source: int, short_hand: int, dest: int, logical: bool

@@ -286,6 +286,10 @@ class Hpet:
         self.timers[index].waiting = False
         self.comparator(index)  # brings it up to date, while the counter still runs
 
+    def _restart(self, index: int) -> None:
+        self._stop(index)
+        self._start(index)
+
     def _start(self, index: int) -> None:
         """Have an enabled timer ring when the counter comes to its comparator."""
         timer = self.timers[index]
@@ -440,8 +444,7 @@ class Hpet:
             return
         for index, timer in enumerate(self.timers):
             if timer.enabled:
-                self._stop(index)
-                self._start(index)
+                self._restart(index)
 
     def _write_timer_config(self, index: int, value: int) -> None:
         timer = self.timers[index]
@@ -457,8 +460,7 @@ class Hpet:
             if old & TN_ENABLE:
                 self._stop(index)
         elif changed & (TN_PERIODIC | TN_ENABLE) or (changed & TN_32BIT and not timer.wide):
-            self._stop(index)
-            self._start(index)
+            self._restart(index)
         elif timer.waiting:
             self._ring(index)  # it may have another pin now
 
@@ -471,5 +473,4 @@ class Hpet:
             timer.config &= ~TN_SETVAL
             timer.comparator = value
         if self.enabled and timer.enabled:
-            self._stop(index)
-            self._start(index)
+            self._restart(index)
