@@ -13,6 +13,7 @@ import pytest
 
 from tests.hypervisor.support import Guest, op
 from xenograft.abi.sched import SCHEDOP_shutdown, SHUTDOWN_poweroff
+from xenograft.abi.vcpu import VCPUOP_set_singleshot_timer
 from xenograft.arch.x86.pvh import pvh_entry
 from xenograft.engine.fake import FakeCpu, FakeEngine, make_exit
 from xenograft.engine.protocol import ExitReason
@@ -23,6 +24,7 @@ from xenograft.hypervisor.loop import LONG_NS, Loop
 from xenograft.hypervisor.sched.topology import Topology
 from xenograft.hypervisor.team import Team
 from xenograft.hypervisor.time import RealClock
+from xenograft.hypervisor.vcpu import Vcpu
 
 BUDGET = make_exit(ExitReason.BUDGET)
 KICK = make_exit(ExitReason.KICK)
@@ -51,6 +53,20 @@ class Waiting:
 
     def kick(self) -> None:
         self.kicked.set()
+
+
+class Busy(Waiting):
+    """One that has these exits, one after the other."""
+
+    def __init__(self, exits: list[Any]) -> None:
+        super().__init__()
+        self.exits = iter(exits)
+        self.deadlines: list[int] = []
+
+    def run(self, budget: int, deadline: int = 0) -> Any:
+        self.deadlines.append(deadline)
+        time.sleep(0.001)
+        return next(self.exits)
 
 
 class Slow(Waiting):
@@ -99,6 +115,61 @@ class TestTeam:
             team.run(cpus, 0)
         assert not cpus[1 - index].kicked.is_set()
         assert team.run([Waiting(0.001), Waiting()], 0) == [HYPERCALL, KICK]  # type: ignore[list-item]
+
+    def test_what_is_answered_aside_stops_nobody(self, team: Team) -> None:
+        cpus: list[Any] = [Busy([HYPERCALL] * 5 + [BUDGET]), Waiting()]
+        seen: list[tuple[int, Any]] = []
+
+        def aside(index: int, exit_: Any) -> Any:
+            seen.append((index, exit_))
+            return 100 + len(seen) if exit_ is HYPERCALL else exit_
+
+        assert team.run(cpus, 100, aside) == [BUDGET, KICK]
+        assert seen == [(0, HYPERCALL)] * 5 + [(0, BUDGET)]
+        assert cpus[0].deadlines == [100, 101, 102, 103, 104, 105]
+
+    def test_an_answer_may_end_the_round(self, team: Team) -> None:
+        cpus: list[Any] = [Waiting(), Busy([HYPERCALL, HYPERCALL])]
+        answers = iter([100, BUDGET])
+        assert team.run(cpus, 0, lambda _index, _exit: next(answers)) == [KICK, BUDGET]
+
+    def test_what_comes_after_the_end_is_left_to_the_machine(self, team: Team) -> None:
+        cpus: list[Any] = [Busy([BUDGET]), Slow(0.05)]
+        asked: list[int] = []
+
+        def aside(index: int, exit_: Any) -> Any:
+            asked.append(index)
+            return exit_
+
+        assert team.run(cpus, 0, aside)[0] is BUDGET
+        assert asked == [0]
+
+    def test_one_is_answered_at_a_time(self, team: Team) -> None:
+        cpus: list[Any] = [Busy([HYPERCALL] * 20 + [BUDGET]) for _ in range(3)]
+        inside: list[int] = []
+        most = 0
+
+        def aside(index: int, exit_: Any) -> Any:
+            nonlocal most
+            inside.append(index)
+            most = max(most, len(inside))
+            time.sleep(0.0005)
+            inside.remove(index)
+            return 0 if exit_ is HYPERCALL else exit_
+
+        assert BUDGET in team.run(cpus, 0, aside)
+        assert most == 1
+
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_an_answer_that_goes_wrong_ends_the_round(self, team: Team, index: int) -> None:
+        cpus: list[Any] = [Waiting(), Waiting()]
+        cpus[index] = Busy([HYPERCALL])
+
+        def aside(_index: int, _exit: Any) -> Any:
+            raise ZeroDivisionError("a fault of ours")
+
+        with pytest.raises(ZeroDivisionError):
+            team.run(cpus, 0, aside)
 
     def test_nobody_runs_any_more_when_a_signal_handler_raises(self, team: Team) -> None:
         slow = Slow()
@@ -190,6 +261,38 @@ class Machine:
         self.loop.close()
 
 
+class WithTimers(Machine):
+    """One guest sets its timer fifty times and waits for the last; the other one computes."""
+
+    def __init__(self, fired: list[int]) -> None:
+        self.fired = fired
+        self.due = self.rounds_then = 0
+        self.ended = threading.Event()
+        super().__init__([1, 1])
+
+    def script(self, cpu: FakeCpu) -> Guest:
+        domain = self.domains[0]
+        if cpu is domain.vcpus[0].cpu:
+            yield BUDGET
+            for delay in (*[10**12] * 49, 5_000_000):
+                due = domain.system_time + delay
+                cpu.space.write(ARG, due.to_bytes(8, "little") + bytes(8))
+                answer = yield op("vcpu_op", VCPUOP_set_singleshot_timer, 0, ARG)
+                assert answer.values[0] == 0
+            self.due = domain.machine_time(due)
+            while not self.fired:
+                time.sleep(0.001)
+                yield BUDGET
+            self.rounds_then = self.loop.rounds
+            self.ended.set()
+        else:
+            while not self.ended.is_set():
+                time.sleep(0.0005)
+                yield KICK  # and the round goes on, since nobody kicked
+        cpu.space.write(ARG, SHUTDOWN_poweroff.to_bytes(4, "little"))
+        yield op("sched_op", SCHEDOP_shutdown, ARG)
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = threading.active_count()
@@ -239,6 +342,25 @@ class TestLoop:
         finally:
             machine.close()
         assert not machine.meter.pairs
+
+    def test_timers_of_ones_own_stop_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other guest computes on while one sets its timers; the last one fires in time."""
+        fired: list[int] = []
+        fire = Vcpu.send_timer_event
+
+        def timer_event(vcpu: Vcpu) -> None:
+            fired.append(vcpu.domain.hypervisor.clock.now())
+            fire(vcpu)
+
+        monkeypatch.setattr(Vcpu, "send_timer_event", timer_event)
+        machine = WithTimers(fired)
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert len(fired) == 1
+        assert fired[0] >= machine.due
+        assert 1 <= machine.rounds_then <= 10
 
     def test_one_ends_the_other_one(self) -> None:
         """What an exit asks for may be the end of a guest whose exit waits to be looked at."""

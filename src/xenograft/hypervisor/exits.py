@@ -14,6 +14,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from xenograft.abi.vcpu import VCPUOP_set_singleshot_timer, VCPUOP_stop_singleshot_timer
+from xenograft.abi.xen import __HYPERVISOR_vcpu_op
+from xenograft.arch.x86.platform.apicdef import APIC_EOI, MSR_X2APIC_FIRST
 from xenograft.engine.protocol import Exit, ExitReason
 
 LAPIC_SIZE = 0x1000
@@ -96,6 +99,25 @@ _PAUSE = int(ExitReason.PAUSE)
 _SHUTDOWN = int(ExitReason.SHUTDOWN)
 _EXCEPTION = int(ExitReason.EXCEPTION)
 _STAGE2 = int(ExitReason.STAGE2)
+
+_EOI = MSR_X2APIC_FIRST + (APIC_EOI >> 4)
+_OWN_TIMER = (VCPUOP_set_singleshot_timer, VCPUOP_stop_singleshot_timer)
+
+
+def is_private(exit_: Exit) -> bool:
+    """Whether an exit of an HVM-type guest concerns nobody but its vCPU.
+
+    Such are answered while other domains run on other CPUs; a computing guest's timer tick
+    consists of them: the end of an interrupt, and the next one-shot timer.
+
+    >>> is_private((ExitReason.MSR_WRITE, 0, _EOI, 0, 0, 0, 0, 0))
+    True
+    """
+    reason = exit_[0]
+    if reason == _HYPERCALL:
+        return exit_[2] == __HYPERVISOR_vcpu_op and exit_[3] in _OWN_TIMER
+    return reason == _MSR_WRITE and exit_[2] == _EOI
+
 
 _RESUME = Action(Act.RESUME)
 _COMPLETE = Action(Act.COMPLETE)

@@ -40,6 +40,7 @@ from xenograft.abi.vcpu import (
 )
 from xenograft.engine.protocol import ExitReason
 from xenograft.hypervisor.actions import handle
+from xenograft.hypervisor.exits import is_private
 from xenograft.hypervisor.guest_time import update_runstate_area, update_vcpu_time
 from xenograft.hypervisor.kinds import GuestKind
 from xenograft.hypervisor.rest import Rest
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.hypervisor import Hypervisor
     from xenograft.hypervisor.sched.unit import SchedUnit
+    from xenograft.hypervisor.team import Aside
     from xenograft.hypervisor.timers import Timer
     from xenograft.hypervisor.vcpu import Vcpu
 
@@ -75,6 +77,8 @@ FOREVER = 1 << 62
 _KICK = int(ExitReason.KICK)
 _PAUSE = int(ExitReason.PAUSE)
 _HOST = (int(ExitReason.BUDGET), _KICK)
+_NOTHING = (_KICK, 0, 0, 0, 0, 0, 0, 0)
+"""The exit of a run whose exit has been answered already."""
 
 
 class Stop(Enum):
@@ -488,14 +492,15 @@ class Loop:
             cpu.pause_exits(1 if spins else 0)
         self._called, self._cpus = False, cpus
         while True:
-            limit = min(end, timers.due, *(core.slice_end[pcpu] for pcpu in members))
-            if now >= limit or self._called:
+            limit = min(end, *(core.slice_end[pcpu] for pcpu in members))
+            until = min(limit, timers.due)
+            if now >= until or self._called:
                 break
             for vcpu, cpu in zip(vcpus, cpus, strict=True):
                 if vcpu.irq_dirty:
                     self._request_interrupt(vcpu, cpu)
             self.rounds += 1
-            exits = team.run(cpus, clock.host_deadline(limit))
+            exits = team.run(cpus, clock.host_deadline(until), self._aside(vcpus, cpus, limit))
             before, now = now, clock.now()
             for vcpu, exit_ in zip(vcpus, exits, strict=True):
                 vcpu.note_run(now - before, exit_[0] not in _HOST)
@@ -513,22 +518,58 @@ class Loop:
                 core.tickle(pcpu)
         self._turn = -1
 
+    def _aside(self, vcpus: list[Vcpu], cpus: tuple[Cpu, ...], limit: int) -> Aside:
+        """Answers what concerns nobody else, for a round until `limit`.
+
+        That are private exits, and the timers that these vCPUs have set for themselves.
+        """
+        hypervisor = self.hypervisor
+        clock, core, timers = hypervisor.clock, hypervisor.sched, hypervisor.timers
+
+        def aside(index: int, exit_: Exit) -> Exit | int:
+            vcpu, cpu = vcpus[index], cpus[index]
+            private = is_private(exit_)
+            if not private and (exit_[0] not in _HOST or self._called):
+                return exit_
+            self._answer_one(vcpu, cpu, exit_)
+            now = clock.now()
+            while timers.due <= now < limit:
+                first = timers.first()
+                if all(vcpu.singleshot_timer is not first for vcpu in vcpus):
+                    return _NOTHING
+                timers.run_first()
+            if (
+                now >= limit
+                or core.resched
+                or hypervisor.host_events
+                or hypervisor.attention
+                or vcpu.cpu is not cpu
+            ):
+                return _NOTHING
+            if vcpu.irq_dirty:
+                self._request_interrupt(vcpu, cpu)
+            return clock.host_deadline(min(limit, timers.due))
+
+        return aside
+
     def _answer(self, vcpus: list[Vcpu], cpus: tuple[Cpu, ...], exits: list[Exit]) -> None:
         """Do what the exits of a round ask for, one by one; nobody runs meanwhile."""
-        hypervisor = self.hypervisor
         for vcpu, cpu, exit_ in zip(vcpus, cpus, exits, strict=True):
-            if vcpu.cpu is not cpu:
-                continue  # what another one has asked for was its end
-            hypervisor.running = vcpu
-            if vcpu.requested >= 0:
-                self._acknowledge(vcpu, cpu)
-            if hypervisor.instruments.injection is not None:
-                self._report_injections(vcpu, cpu)
-            if exit_[0] not in _HOST:
-                handle(hypervisor, vcpu, cpu, exit_)
-            hypervisor.running = None
-            if hypervisor.host_events:
-                hypervisor.run_host_events()
+            if vcpu.cpu is cpu:  # else what another one has asked for was its end
+                self._answer_one(vcpu, cpu, exit_)
+                if self.hypervisor.host_events:
+                    self.hypervisor.run_host_events()
+
+    def _answer_one(self, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
+        hypervisor = self.hypervisor
+        hypervisor.running = vcpu
+        if vcpu.requested >= 0:
+            self._acknowledge(vcpu, cpu)
+        if hypervisor.instruments.injection is not None:
+            self._report_injections(vcpu, cpu)
+        if exit_[0] not in _HOST:
+            handle(hypervisor, vcpu, cpu, exit_)
+        hypervisor.running = None
 
     def _request_interrupt(self, vcpu: Vcpu, cpu: Cpu) -> None:
         """Ask the engine for the vector that the local APIC has for it, if any."""

@@ -3,7 +3,8 @@
 
 While they run, nothing else of the machine does: whoever comes back first stops the others, and
 only when all stand still does the machine's thread look at what they ask for.  So nothing that
-it does to one guest can meet another one's running engine.
+it does to one guest can meet another one's running engine.  What concerns nobody else (`Aside`)
+is answered on the CPU's own thread meanwhile, one such thing at a time.
 """
 
 from __future__ import annotations
@@ -11,32 +12,41 @@ from __future__ import annotations
 import os
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from xenograft.engine.protocol import Cpu, Exit
 
 FOREVER = 1 << 62
 
+Aside: TypeAlias = "Callable[[int, Exit], Exit | int]"
+"""Answers an exit of a CPU (its index) while others run, if it can: the host's time until which it
+runs on.  Else the exit that ends the round: as it was, or another if it was answered all the same.
+"""
+
 
 class _Round:
     """CPUs that run at the same time until `deadline`; `over` once one of them has come back."""
 
-    __slots__ = ("cpus", "deadline", "over")
+    __slots__ = ("aside", "cpus", "deadline", "lock", "over")
 
-    def __init__(self, cpus: Sequence[Cpu], deadline: int) -> None:
+    def __init__(self, cpus: Sequence[Cpu], deadline: int, aside: Aside | None) -> None:
         self.cpus = cpus
         self.deadline = deadline
+        self.aside = aside
+        self.lock = threading.Lock()
         self.over = False
 
     def run(self, index: int) -> Exit | BaseException:
         """One CPU's part: its exit, or what went wrong."""
-        try:
-            result: Exit | BaseException = self.cpus[index].run(FOREVER, self.deadline)
-        except BaseException as error:
-            result = error
+        result: Exit | BaseException | None = None
+        while result is None:
+            try:
+                result = self._step(index)
+            except BaseException as error:
+                result = error
         if not self.over:
             # Those who come back later need no kick any more; it would end their next run.
             self.over = True
@@ -44,6 +54,20 @@ class _Round:
                 if other != index:
                     cpu.kick()
         return result
+
+    def _step(self, index: int) -> Exit | None:
+        exit_ = self.cpus[index].run(FOREVER, self.deadline)
+        if self.aside is None:
+            return exit_
+        with self.lock:
+            if self.over:
+                return exit_
+            answer = self.aside(index, exit_)
+            if not isinstance(answer, int):
+                return answer
+            # Others run until what they were told, and then ask again.
+            self.deadline = answer
+            return None
 
 
 JOIN_SECONDS = 10.0
@@ -66,15 +90,17 @@ class Team:
         self._threads: list[threading.Thread] = []
         self._done: SimpleQueue[tuple[int, Exit | BaseException]] = SimpleQueue()
 
-    def run(self, cpus: Sequence[Cpu], deadline: int) -> list[Exit]:
+    def run(self, cpus: Sequence[Cpu], deadline: int, aside: Aside | None = None) -> list[Exit]:
         """Run all of them until one has an exit or the host's time is `deadline`.
+
+        `aside` is asked about each exit until then, on any thread, by one at a time.
 
         Returns an exit for each; those who were stopped for another's sake have a KICK.  Raises
         what a run raises, when all stand still.
         """
         while len(self._threads) < len(cpus) - 1:
             self._begin()
-        turn = _Round(cpus, deadline)
+        turn = _Round(cpus, deadline, aside)
         begun = 0
         results: dict[int, Exit | BaseException] = {}
         try:

@@ -86,6 +86,10 @@ class TimerQueue:
         """The earliest deadline, or None if there's none."""
         return None if self.due == NEVER else self.due
 
+    def first(self) -> Timer | None:
+        """The timer that is due at `due`, or None if there's none."""
+        return self._heap[0][2] if self._heap and self.due != NEVER else None
+
     def run_due(self, now: int) -> int:
         """Run all timers with deadline <= now, including those added meanwhile; returns how many.
 
@@ -96,11 +100,15 @@ class TimerQueue:
         while ran < 10_000:
             if self.due > now or self.due == NEVER:
                 break
-            timer = heapq.heappop(self._heap)[2]
-            callback, timer.callback = timer.callback, None
-            self._live -= 1
-            self._look()
-            if callback is not None:
-                callback()
-                ran += 1
+            self.run_first()
+            ran += 1
         return ran
+
+    def run_first(self) -> None:
+        """Run the timer that `first` gives, which must be there."""
+        timer = heapq.heappop(self._heap)[2]
+        callback, timer.callback = timer.callback, None
+        self._live -= 1
+        self._look()
+        assert callback is not None
+        callback()
