@@ -65,9 +65,16 @@ def ipv6(protocol: int, payload: bytes) -> bytes:
     return header + source.packed + destination.packed + payload
 
 
-def tcp(body: bytes, *, sequence: int = 1000, flags: int = 0x18, options: bytes = b"") -> bytes:
+def tcp(
+    body: bytes,
+    *,
+    sequence: int = 1000,
+    flags: int = 0x18,
+    options: bytes = b"",
+    window: int = 65535,
+) -> bytes:
     offset = (20 + len(options)) // 4
-    header = struct.pack(">HHIIBBHHH", 4000, 80, sequence, 0, offset << 4, flags, 65535, 0, 0)
+    header = struct.pack(">HHIIBBHHH", 4000, 80, sequence, 0, offset << 4, flags, window, 0, 0)
     return header + options + body
 
 

@@ -118,14 +118,17 @@ def segment(packet: Packet, most: int = 1 << 16) -> list[Packet]:
         frame[headers.transport + 4 : headers.transport + 8] = (
             sequence + at & 0xFFFFFFFF
         ).to_bytes(4, "big")
-        _set_lengths(frame, headers, len(body), ident + number & 0xFFFF)
+        set_lengths(frame, headers, len(body), ident + number & 0xFFFF)
         blank_transport(frame, headers, start - headers.transport + len(body))
         segments.append(Packet(bytes(frame) + body, True, True))
     return segments
 
 
-def _set_lengths(frame: bytearray, headers: Headers, body: int, ident: int) -> None:
-    """Length, identification and checksum of the IP header in `frame`, which ends with TCP's."""
+def set_lengths(frame: bytearray, headers: Headers, body: int, ident: int) -> None:
+    """Length, identification and checksum of the IP header in `frame`.
+
+    `frame` ends with TCP's header; `body` bytes follow.
+    """
     network = headers.network
     total = len(frame) - network + body
     if headers.version == 6:

@@ -31,7 +31,7 @@ from xenograft.backends.net import libslirp
 from xenograft.backends.net.forward import Forward, ForwardError
 from xenograft.backends.net.headers import locate
 from xenograft.backends.net.packet import Packet, complete
-from xenograft.backends.net.segments import LINK_MTU, fit, raise_mss
+from xenograft.backends.net.segments import LINK_MTU, PEER_MTU, fit, join, suited
 from xenograft.backends.net.switch import Port
 
 if TYPE_CHECKING:
@@ -45,11 +45,13 @@ NAMESERVER = NETWORK[3]
 FIRST_GUEST = NETWORK[15]
 
 _IPV4, _ARP = b"\x08\x00", b"\x08\x06"
-_ARP = b"\x08\x06"
 _NOT_GUESTS = (NETWORK.network_address, ROUTER, NAMESERVER, NETWORK.broadcast_address)
 
 _AGAIN = 4
 """How often sockets are looked at before the guest has its turn."""
+
+_WORTH_JOINING = 4096
+"""Bytes of a frame that waits for its continuation, while libslirp is at work."""
 
 QUEUE_PACKETS = 2048
 """Packets for the host that wait for their turn."""
@@ -121,6 +123,7 @@ class UserNetwork(Port):
         self._ready: dict[int, int] = {}
         self._queue: deque[Packet] = deque()
         self._inside = False
+        self._held = b""
         self._tick: Timer | None = None
         self._own_timers: dict[int, _Timer] = {}
         self._next_timer = 1
@@ -152,7 +155,7 @@ class UserNetwork(Port):
             vhostname=b"",
             vdhcp_start=of(FIRST_GUEST.packed),
             vnameserver=of(NAMESERVER.packed),
-            if_mtu=LINK_MTU,
+            if_mtu=PEER_MTU,
             if_mru=LINK_MTU,
         )
         self._slirp = self._library.slirp_new(
@@ -177,9 +180,28 @@ class UserNetwork(Port):
 
     def _on_send_packet(self, buffer: int, length: int, _opaque: Any) -> int:
         """A packet for the guests.  Its checksums are right: libslirp has computed them."""
-        for packet in fit(ctypes.string_at(buffer, length), self._mtu):
-            self.send(packet)
+        data = ctypes.string_at(buffer, length)
+        if self._held:
+            joined = join(self._held, data, self._mtu)
+            if joined is not None:
+                self._held = joined
+                return length
+            self._send_held()
+        if self._inside and length >= _WORTH_JOINING:
+            self._held = data
+        else:
+            self._send_on(data)
         return length
+
+    def _send_held(self) -> None:
+        """The frame that has waited for its continuation goes on its way."""
+        data, self._held = self._held, b""
+        if data:
+            self._send_on(data)
+
+    def _send_on(self, data: bytes) -> None:
+        for packet in fit(data, self._mtu):
+            self.send(packet)
 
     def _on_guest_error(self, message: bytes, _opaque: Any) -> None:
         self._log(f"{self.name}: {message.decode('utf-8', 'replace').strip()}")
@@ -230,6 +252,7 @@ class UserNetwork(Port):
                 self._refresh()
         finally:
             self._inside = False
+        self._send_held()
         if self.switch is not None:
             self.switch.run()
 
@@ -309,7 +332,7 @@ class UserNetwork(Port):
             # Segmentation is left undone here too: TCP data is TCP data.
             headers = locate(packet.data)
             if headers is not None:
-                packet = complete(raise_mss(packet, headers), headers)
+                packet = complete(suited(packet, headers), headers)
             self._library.slirp_input(self._slirp, packet.data, len(packet.data))
         if resolved:
             # What has waited for that address (a second at most) is sent when it looks next.
