@@ -23,6 +23,8 @@ from xenograft.toolstack.images.cache import ImageCache
 
 _SIZE = 64 << 20
 _RUNS = 3
+_ROUNDS = 4
+"""Times that a file is fetched one after the other; the first one's code is new to the engine."""
 _PATIENCE = 120
 
 # A server of its own, so that it takes no time from the machine.
@@ -86,14 +88,13 @@ def serve(interface: str = "") -> str:
 
 
 def fetch(host: str, guest: str, interface: str = "") -> str:
-    """The script of the guest that fetches, from the host and from the other guest.
-
-    The second round counts: the first one's code is new to the engine.
-    """
+    """The script of the guest that fetches, from the host and from the other guest."""
     dhcp = f"udhcpc -q -n -i {interface}; " if interface else ""
     steps = [
-        f"echo =begin-{name}=; wget -q -O /dev/null http://{address}/data; echo =end-{name}="
-        for name, address in (("down0", host), ("down", host), ("pair0", guest), ("pair", guest))
+        f"echo =begin-{name}{turn}=; wget -q -O /dev/null http://{address}/data;"
+        f" echo =end-{name}{turn}="
+        for name, address in (("down", host), ("pair", guest))
+        for turn in range(_ROUNDS)
     ]
     return dhcp + "; ".join(steps) + "; sleep 1000"
 
@@ -157,8 +158,9 @@ def host_server() -> Iterator[int]:
 
 
 def fetch_from(port: int) -> float:
-    """Seconds that the host needs to fetch the file from a guest; the second time counts."""
-    for _ in range(2):
+    """Seconds that the host needs to fetch the file from a guest: the least but the first."""
+    taken = []
+    for _ in range(_ROUNDS):
         begin, got = time.monotonic(), 0
         with socket.create_connection(("127.0.0.1", port), _PATIENCE) as connection:
             connection.sendall(b"GET /data HTTP/1.0\r\n\r\n")
@@ -166,7 +168,8 @@ def fetch_from(port: int) -> float:
                 got += len(data)
         if got < _SIZE:
             raise RuntimeError(f"the guest served {got} bytes only")
-    return time.monotonic() - begin
+        taken.append(time.monotonic() - begin)
+    return min(taken[1:])
 
 
 def _free_port() -> int:
@@ -177,8 +180,11 @@ def _free_port() -> int:
 
 def _read(client: Console, taken: dict[str, float]) -> dict[str, float]:
     for name in ("down", "pair"):
-        begin = client.wait_for(f"begin-{name}")
-        taken[name] = client.wait_for(f"end-{name}") - begin
+        seconds = []
+        for turn in range(_ROUNDS):
+            begin = client.wait_for(f"begin-{name}{turn}")
+            seconds.append(client.wait_for(f"end-{name}{turn}") - begin)
+        taken[name] = min(seconds[1:])
     return taken
 
 

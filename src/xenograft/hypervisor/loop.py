@@ -62,6 +62,9 @@ WINDOW_NS = 250_000
 LONG_NS = 1_000_000
 """A vCPU that usually runs for so long between exits may run beside others."""
 
+_MOMENT_NS = 200_000
+"""How long an engine may take to notice that its time is over."""
+
 DOMID_IDLE = 0x7FFF
 """The domain of the idle vCPUs (public/xen.h), for the instruments."""
 
@@ -521,7 +524,8 @@ class Loop:
     def _aside(self, vcpus: list[Vcpu], cpus: tuple[Cpu, ...], limit: int) -> Aside:
         """Answers what concerns nobody else, for a round until `limit`.
 
-        That are private exits, and the timers that these vCPUs have set for themselves.
+        That are private exits, and the timers that vCPUs have set for themselves.  Nothing is
+        raised for a vCPU that runs: its local APIC doesn't know yet what the engine has taken.
         """
         hypervisor = self.hypervisor
         clock, core, timers = hypervisor.clock, hypervisor.sched, hypervisor.timers
@@ -535,9 +539,13 @@ class Loop:
             now = clock.now()
             while timers.due <= now < limit:
                 first = timers.first()
-                if all(vcpu.singleshot_timer is not first for vcpu in vcpus):
+                if first is vcpu.singleshot_timer:
+                    timers.run_first()
+                elif any(first is other.singleshot_timer for other in vcpus):
+                    # That one is about to come back for it.
+                    return clock.host_deadline(min(limit, now + _MOMENT_NS))
+                else:
                     return _NOTHING
-                timers.run_first()
             if (
                 now >= limit
                 or core.resched

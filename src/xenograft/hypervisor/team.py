@@ -41,12 +41,10 @@ class _Round:
 
     def run(self, index: int) -> Exit | BaseException:
         """One CPU's part: its exit, or what went wrong."""
-        result: Exit | BaseException | None = None
-        while result is None:
-            try:
-                result = self._step(index)
-            except BaseException as error:
-                result = error
+        try:
+            result: Exit | BaseException = self._run(index)
+        except BaseException as error:
+            result = error
         if not self.over:
             # Those who come back later need no kick any more; it would end their next run.
             self.over = True
@@ -55,19 +53,19 @@ class _Round:
                     cpu.kick()
         return result
 
-    def _step(self, index: int) -> Exit | None:
-        exit_ = self.cpus[index].run(FOREVER, self.deadline)
-        if self.aside is None:
-            return exit_
-        with self.lock:
-            if self.over:
+    def _run(self, index: int) -> Exit:
+        cpu, deadline = self.cpus[index], self.deadline
+        while True:
+            exit_ = cpu.run(FOREVER, deadline)
+            if self.aside is None:
                 return exit_
-            answer = self.aside(index, exit_)
-            if not isinstance(answer, int):
-                return answer
-            # Others run until what they were told, and then ask again.
-            self.deadline = answer
-            return None
+            with self.lock:
+                if self.over:
+                    return exit_
+                answer = self.aside(index, exit_)
+                if not isinstance(answer, int):
+                    return answer
+                deadline = answer
 
 
 JOIN_SECONDS = 10.0

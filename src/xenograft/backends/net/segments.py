@@ -106,7 +106,8 @@ def join(first: bytes, second: bytes, mtu: int) -> bytes | None:
     header = bytearray(first[:start])
     header[tcp + 13] = second[tcp + 13]
     set_lengths(header, one, body + more, int.from_bytes(first[ip + 4 : ip + 6], "big"))
-    return b"".join((header, first[start : one.end], second[start : two.end]))
+    views = memoryview(first)[start : one.end], memoryview(second)[start : two.end]
+    return b"".join((header, *views))  # the only copy
 
 
 def fit(data: bytes, mtu: int) -> list[Packet]:
@@ -128,9 +129,10 @@ def _large_segment(data: bytes, headers: Headers, mtu: int) -> Packet:
     length = (data[headers.transport + 12] >> 4) * 4
     size = mtu - (headers.transport - headers.network) - length
     kind = XEN_NETIF_GSO_TYPE_TCPV4 if headers.version == 4 else XEN_NETIF_GSO_TYPE_TCPV6
-    frame = bytearray(data)
-    blank_transport(frame, headers, headers.end - headers.transport)
-    return Packet(bytes(frame), True, True, kind, max(size, 1))
+    rest = headers.transport + 20
+    header = bytearray(data[:rest])
+    blank_transport(header, headers, headers.end - headers.transport)
+    return Packet(b"".join((header, memoryview(data)[rest:])), True, True, kind, max(size, 1))
 
 
 def _fragments(data: bytes, headers: Headers, mtu: int) -> list[Packet]:
