@@ -220,7 +220,9 @@ class BackRing:
         if len(slots) > self.outstanding:
             raise ValueError("more responses than requests")
         entry, at = self._entry, self.rsp_prod_pvt & self.slots - 1
-        data = b"".join([slot.ljust(entry, b"\0") for slot in slots])
+        data = b"".join(slots)
+        if len(data) < len(slots) * entry:
+            data = b"".join([slot.ljust(entry, b"\0") for slot in slots])
         room = (self.slots - at) * entry
         self._pages.write(SRING_HEADER_SIZE + at * entry, data[:room])
         if len(data) > room:

@@ -562,6 +562,11 @@ class Loop:
 
     def _answer(self, vcpus: list[Vcpu], cpus: tuple[Cpu, ...], exits: list[Exit]) -> None:
         """Do what the exits of a round ask for, one by one; nobody runs meanwhile."""
+        for vcpu, cpu in zip(vcpus, cpus, strict=True):
+            # One's exit may raise something for another, whose APIC has to know first what was
+            # taken: an interrupt that comes again before would count as the same.
+            if vcpu.requested >= 0:
+                self._acknowledge(vcpu, cpu)
         for vcpu, cpu, exit_ in zip(vcpus, cpus, exits, strict=True):
             if vcpu.cpu is cpu:  # else what another one has asked for was its end
                 self._answer_one(vcpu, cpu, exit_)

@@ -7,6 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from xenograft.abi.io.netif import (
@@ -254,38 +255,35 @@ class RxRing:
     def _put(self, packet: Packet, slots: list[bytes], extras: list[bytes]) -> None:
         """A packet into as many slots as it needs."""
         data, headroom = packet.data, self.features.headroom
-        requests = iter([_rx_request(slot[:RX_REQUEST_SIZE]) for slot in slots])
+        requests = [_rx_request(slot[:RX_REQUEST_SIZE]) for slot in slots]
         answers: list[bytes] = []
         if self._is_prefixed(packet):
             flags = NETRXF_gso_prefix | NETRXF_more_data
-            answers.append(_rx_response(next(requests)[0], packet.gso_size, flags, NETIF_RSP_OKAY))
-        parts = []
-        at, offset = 0, headroom
-        while at < len(data):
-            ident, gref = next(requests)
-            size = min(len(data) - at, PAGE_SIZE - offset)
-            parts.append((ident, gref, offset, at, size))
-            at += size
-            if at == size:
-                # The slots behind the first are used up; their identifiers aren't told.
-                for _ in extras:
-                    next(requests)
-            offset = 0
-        copied = self._grants.copy_all_to(
-            b"".join([_part(gref, offset, size) for _, gref, offset, _, size in parts]), data
-        )
-        flags = NETRXF_extra_info if extras else 0
+            answers.append(_rx_response(requests.pop(0)[0], packet.gso_size, flags, NETIF_RSP_OKAY))
+        # The slots behind the first are used up by extras; their identifiers aren't told.
+        del requests[1 : 1 + len(extras)]
+        idents, grefs = zip(*requests, strict=True)
+        first = min(len(data), PAGE_SIZE - headroom)
+        full, last = divmod(len(data) - first, PAGE_SIZE)
+        sizes = [first, *[PAGE_SIZE] * full, *([last] if last else [])]
+        offsets = [headroom, *[0] * (len(sizes) - 1)]
+        parts = b"".join(map(_part, grefs, offsets, sizes))
+        if self._grants.copy_all_to(parts, data):
+            statuses = sizes
+        else:
+            ends = list(accumulate(sizes))
+            statuses = [
+                self._copy(gref, offset, data[end - size : end])
+                for gref, offset, size, end in zip(grefs, offsets, sizes, ends, strict=True)
+            ]
+        flags = [*[NETRXF_more_data] * (len(sizes) - 1), 0]
+        flags[0] |= NETRXF_extra_info if extras else 0
         if packet.csum_blank:
-            flags |= NETRXF_csum_blank | NETRXF_data_validated
+            flags[0] |= NETRXF_csum_blank | NETRXF_data_validated
         elif packet.validated:
-            flags |= NETRXF_data_validated
-        for ident, gref, offset, at, size in parts:
-            status = size if copied else self._copy(gref, offset, data[at : at + size])
-            more = NETRXF_more_data if at + size < len(data) else 0
-            answers.append(_rx_response(ident, offset, flags | more, status))
-            answers += extras
-            extras, flags = [], 0
-        self.ring.respond_all(answers)
+            flags[0] |= NETRXF_data_validated
+        responses = list(map(_rx_response, idents, offsets, flags, statuses))
+        self.ring.respond_all([*answers, responses[0], *extras, *responses[1:]])
 
     def _copy(self, gref: int, offset: int, part: bytes) -> int:
         """Copy into one page; returns the status."""
