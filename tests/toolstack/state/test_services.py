@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from xenograft.backends.display.framebuffer import FramebufferDevice
 from xenograft.backends.display.keyboard import KeyboardDevice
 from xenograft.backends.net.vif import VifDevice
 from xenograft.backends.xen_9pfs.device import P9Device
+from xenograft.backends.xen_9pfs.server import Server
 from xenograft.backends.xenbus.device import XenbusDevice
 from xenograft.toolstack.config.channel import Channel
 from xenograft.toolstack.config.disk import parse_disk
@@ -321,6 +323,27 @@ def test_a_shared_folder_goes_on(guest: Guest, there: Scene, tmp_path: Path) -> 
         assert rival.lock(its, UNLCK, 0, 0) == 0
     client.write(fid, b"more", 4)
     assert (tmp_path / "f").read_bytes() == b"keptmore"
+
+
+def test_locks_go_on_though_closing_files_takes_its_time(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Server.close
+
+    def slow(server: Server) -> None:
+        time.sleep(0.2)
+        close(server)
+
+    monkeypatch.setattr(Server, "close", slow)
+    client = Client(P9Front(guest, tmp_path).ask)
+    fid = client.walk(client.start())
+    client.create(fid, "f")
+    assert client.lock(fid, WRLCK, 0, 0) == 0
+    moved(guest.scene, guest)
+    rival = Client(P9Front(guest.scene.guest(), tmp_path).ask)
+    its = rival.walk(rival.start(), "f")
+    rival.open(its, 2)
+    assert rival.lock(its, WRLCK, 0, 1) == 1
 
 
 def test_a_screen_and_a_keyboard_go_on(guest: Guest, there: Scene) -> None:

@@ -251,6 +251,8 @@ class P9Device(XenbusDevice):
         self.stalled.clear()
         server, self.server = self.server, None
         if server is not None:
+            # Others may have its locks from now on: the same guest's, taken back to a moment, too.
+            server.locks.drop(server.session)
             # Closing files may take as long as anything else that's done with them.
             self._submit(server.close, lambda _outcome: None, 0, exclusive=True)
 
