@@ -258,8 +258,13 @@ class RxRing:
         requests = [_rx_request(slot[:RX_REQUEST_SIZE]) for slot in slots]
         answers: list[bytes] = []
         if self._is_prefixed(packet):
-            flags = NETRXF_gso_prefix | NETRXF_more_data
-            answers.append(_rx_response(requests.pop(0)[0], packet.gso_size, flags, NETIF_RSP_OKAY))
+            prefix = _rx_response(
+                requests.pop(0)[0],
+                packet.gso_size,
+                NETRXF_gso_prefix | NETRXF_more_data,
+                NETIF_RSP_OKAY,
+            )
+            answers.append(prefix)
         # The slots behind the first are used up by extras; their identifiers aren't told.
         del requests[1 : 1 + len(extras)]
         idents, grefs = zip(*requests, strict=True)
