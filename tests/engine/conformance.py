@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xenograft.engine.protocol import (
+    P2M_COW,
     P2M_PRESENT,
     P2M_RWX,
     P2M_WRITE,
@@ -517,6 +518,10 @@ class SpaceConformance:
 SHARED = 0x7FF3
 
 
+def _gfns(runs: list[tuple[int, int, int, int]]) -> list[int]:
+    return [one for gfn, _, count, _ in runs for one in range(gfn, gfn + count)]
+
+
 class SharingConformance:
     """Spaces that share their frames until one of them writes."""
 
@@ -540,7 +545,8 @@ class SharingConformance:
     ) -> None:
         one, two = spaces
         free = memory.free_frames()
-        assert one.share(two, OWNER, 9, SHARED) == []
+        whole = [(*run[:3], P2M_RWX | P2M_COW) for run in one.entries()]
+        assert one.share(two, OWNER, 9, SHARED) == (whole, [])
         assert [run[::2] for run in two.entries()] == [run[::2] for run in one.entries()]
         assert memory.free_frames() == free
         (mfn, _) = one.lookup(18) or (0, 0)
@@ -564,7 +570,11 @@ class SharingConformance:
         one, two = spaces
         for gfn in (17, 18, 22):
             memory.get_ref((one.lookup(gfn) or (0, 0))[0])
-        assert one.share(two, OWNER, 9, SHARED) == [(17, 2), (22, 1)]
+        fresh, left = one.share(two, OWNER, 9, SHARED)
+        assert _gfns(fresh) == [16, 19, 20, 21, 23]
+        assert _gfns(left) == [17, 18, 22]
+        for gfn, mfn, _, flags in left:
+            assert one.lookup(gfn) == (mfn, flags)
         assert two.lookup(17) is None
         one.write(17 << 12, b"still")
         assert two.lookup(18) is None
@@ -576,7 +586,9 @@ class SharingConformance:
         three = engine.space(memory)
         one.share(two, OWNER, 9, SHARED)
         one.write(16 << 12, b"changed")
-        one.share(three, OWNER, 10, SHARED)
+        (mfn, _) = one.lookup(16) or (0, 0)
+        # Nothing is told again of what was shared before.
+        assert one.share(three, OWNER, 10, SHARED) == ([(16, mfn, 1, P2M_RWX | P2M_COW)], [])
         two.share(engine.space(memory), 9, 11, SHARED)
         assert two.read(16 << 12, 7) == b"page 16"
         assert three.read(16 << 12, 7) == b"changed"

@@ -350,8 +350,11 @@ class FakeSpace:
         return self._map.get(gfn)
 
     def entries(self) -> list[tuple[int, int, int, int]]:
+        return self._runs(sorted(self._map))
+
+    def _runs(self, gfns: list[int]) -> list[tuple[int, int, int, int]]:
         runs: list[tuple[int, int, int, int]] = []
-        for gfn in sorted(self._map):
+        for gfn in gfns:
             mfn, flags = self._map[gfn]
             if runs:
                 start, first, count, before = runs[-1]
@@ -390,22 +393,23 @@ class FakeSpace:
             done += length
 
     # -- copy-on-write -----------------------------------------------------------------------
-    def share(self, child: Any, owner: int, other: int, shared: int) -> list[tuple[int, int]]:
-        left: list[tuple[int, int]] = []
+    def share(
+        self, child: Any, owner: int, other: int, shared: int
+    ) -> tuple[list[tuple[int, int, int, int]], list[tuple[int, int, int, int]]]:
+        fresh: list[int] = []
+        left: list[int] = []
         memory = self.memory
         self._owner, child._owner = owner, other
         for gfn, (mfn, flags) in sorted(self._map.items()):
             if not flags & P2M_COW:
                 if memory.owner(mfn) != owner or memory.refs(mfn) != 1:
-                    if left and sum(left[-1]) == gfn:
-                        left[-1] = (left[-1][0], left[-1][1] + 1)
-                    else:
-                        left.append((gfn, 1))
+                    left.append(gfn)
                     continue
                 memory.set_owner(mfn, shared)
+                fresh.append(gfn)
             memory.get_ref(mfn)
             self._map[gfn] = child._map[gfn] = (mfn, flags | P2M_COW)
-        return left
+        return self._runs(fresh), self._runs(left)
 
     def unshare(self, gfn: int) -> bool:
         mfn, flags = self._map.get(gfn, (0, 0))

@@ -251,12 +251,13 @@ class AddressSpace(Protocol):
 
     def share(
         self, child: AddressSpace, owner: int, other: int, shared: int, /
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[list[tuple[int, int, int, int]], list[tuple[int, int, int, int]]]:
         """Let an empty space see the same frames, copied when either of the two is written.
 
         Frames that only this space refers to (owner's, with one reference) go to the owner
         `shared`, with a reference for each space; a copy made later belongs to `owner` here and
-        to `other` there.  Returns the runs (gfn, count) that weren't shared.
+        to `other` there.  Returns runs as `entries` does: those whose frames are shared from
+        now on (others were shared before), and those that are not.
         """
         ...
 

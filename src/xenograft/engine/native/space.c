@@ -143,41 +143,57 @@ static PyObject *space_lookup_method(struct space *s, PyObject *arg)
     return Py_BuildValue("KK", entry >> PAGE_SHIFT, entry & P2M_FLAGS);
 }
 
+/* Entries that go on from each other, gathered for a list of (gfn, mfn, count, flags). */
 struct run {
+    PyObject *list;
     uint64_t gfn, mfn, count, flags;
 };
 
-static bool flush_run(PyObject *list, struct run *r)
+static bool flush_run(struct run *r)
 {
     if (!r->count)
         return true;
     PyObject *item = Py_BuildValue("KKKK", r->gfn, r->mfn, r->count, r->flags);
-    bool fine = item && PyList_Append(list, item) == 0;
+    bool fine = item && PyList_Append(r->list, item) == 0;
     Py_XDECREF(item);
     r->count = 0;
     return fine;
 }
 
-static bool collect(PyObject *list, struct run *r, void **level, int shift, uint64_t gfn)
+static bool run_add(struct run *r, uint64_t gfn, uint64_t entry, uint64_t count)
 {
-    for (uint64_t i = 0; i < 512; i++) {
-        if (shift) {
-            if (level[i] && !collect(list, r, level[i], shift - 9, gfn | i << shift))
-                return false;
-            continue;
-        }
-        uint64_t entry = ((uint64_t *)level)[i];
-        if (!(entry & P2M_PRESENT))
-            continue;
-        uint64_t mfn = entry >> PAGE_SHIFT, flags = entry & P2M_FLAGS, here = gfn | i;
-        if (r->count && here == r->gfn + r->count && mfn == r->mfn + r->count &&
-            flags == r->flags) {
-            r->count++;
-            continue;
-        }
-        if (!flush_run(list, r))
+    uint64_t mfn = entry >> PAGE_SHIFT, flags = entry & P2M_FLAGS;
+    if (r->count && gfn == r->gfn + r->count && mfn == r->mfn + r->count && flags == r->flags) {
+        r->count += count;
+        return true;
+    }
+    if (!flush_run(r))
+        return false;
+    r->gfn = gfn, r->mfn = mfn, r->count = count, r->flags = flags;
+    return true;
+}
+
+static PyObject *run_done(struct run *r, bool fine)
+{
+    if (!r->list || !fine || !flush_run(r))
+        Py_CLEAR(r->list);
+    return r->list;
+}
+
+static bool collect(struct run *r, void **level, int shift, uint64_t gfn)
+{
+    for (uint64_t i = 0; shift && i < 512; i++)
+        if (level[i] && !collect(r, level[i], shift - 9, gfn | i << shift))
             return false;
-        *r = (struct run){here, mfn, 1, flags};
+    uint64_t *entries = (uint64_t *)level, count;
+    for (uint64_t i = 0; !shift && i < 512; i += count) {
+        uint64_t entry = entries[i] & ~P2M_FILLED;
+        /* Most entries go on from the one before: this loop sees nearly all of them. */
+        for (count = 1; i + count < 512; count++)
+            if ((entries[i + count] & ~P2M_FILLED) != entry + (count << PAGE_SHIFT))
+                break;
+        if (entry & P2M_PRESENT && !run_add(r, gfn | i, entry, count))
+            return false;
     }
     return true;
 }
@@ -185,11 +201,8 @@ static bool collect(PyObject *list, struct run *r, void **level, int shift, uint
 static PyObject *space_entries(struct space *s, PyObject *unused)
 {
     (void)unused;
-    struct run r = {0};
-    PyObject *list = PyList_New(0);
-    if (list && (!collect(list, &r, (void **)s->root, 27, 0) || !flush_run(list, &r)))
-        Py_CLEAR(list);
-    return list;
+    struct run r = {.list = PyList_New(0)};
+    return run_done(&r, r.list && collect(&r, (void **)s->root, 27, 0));
 }
 
 static PyObject *space_read(struct space *s, PyObject *args)
@@ -252,57 +265,43 @@ static PyObject *space_write(struct space *s, PyObject *args)
 struct sharing {
     struct space *from, *to;
     uint32_t shared;
-    PyObject *left;
-    uint64_t first, count;
+    struct run fresh, left;
 };
-
-static bool leave(struct sharing *h, uint64_t gfn)
-{
-    if (h->count && h->first + h->count == gfn) {
-        h->count++;
-        return true;
-    }
-    PyObject *run = h->count ? Py_BuildValue("KK", (unsigned long long)h->first,
-                                             (unsigned long long)h->count) : NULL;
-    bool fine = !h->count || (run && PyList_Append(h->left, run) == 0);
-    Py_XDECREF(run);
-    h->first = gfn;
-    h->count = gfn != ~0ull;
-    return fine;
-}
 
 static bool share_level(struct sharing *h, void **level, int shift, uint64_t gfn)
 {
-    struct memory *m = h->from->memory;
-    uint64_t *others = shift ? NULL : space_entry(h->to, gfn, true);
-    if (!shift && !others) {
+    for (uint64_t i = 0; shift && i < 512; i++)
+        if (level[i] && !share_level(h, level[i], shift - 9, gfn | i << shift))
+            return false;
+    if (shift)
+        return true;
+    struct frame *table = h->from->memory->table;
+    uint64_t *entries = (uint64_t *)level, *others = space_entry(h->to, gfn, true);
+    if (!others) {
         PyErr_NoMemory();
         return false;
     }
     for (uint64_t i = 0; i < 512; i++) {
-        if (shift) {
-            if (level[i] && !share_level(h, level[i], shift - 9, gfn | i << shift))
-                return false;
+        uint64_t entry = entries[i];
+        if (!(entry & P2M_PRESENT))
             continue;
-        }
-        uint64_t *entry = &((uint64_t *)level)[i], here = gfn | i;
-        if (!(*entry & P2M_PRESENT))
-            continue;
-        struct frame *f = &m->table[*entry >> PAGE_SHIFT];
-        if (!(*entry & P2M_COW) && (f->owner != h->from->owner || f->refs != 1)) {
-            /* It is somebody else's, or somebody has hold of it under its number. */
-            if (!leave(h, here))
-                return false;
-            continue;
-        }
-        if (!(*entry & P2M_COW)) {
-            if (*entry & P2M_FILLED)
+        struct frame *f = &table[entry >> PAGE_SHIFT];
+        if (!(entry & P2M_COW)) {
+            if (f->owner != h->from->owner || f->refs != 1) {
+                /* It is somebody else's, or somebody has hold of it under its number. */
+                if (!run_add(&h->left, gfn | i, entry, 1))
+                    return false;
+                continue;
+            }
+            if (entry & P2M_FILLED)
                 h->from->generation++;
-            *entry |= P2M_COW;
+            entries[i] = entry |= P2M_COW;
             f->owner = h->shared;
+            if (!run_add(&h->fresh, gfn | i, entry, 1))
+                return false;
         }
         f->refs++;
-        others[i] = *entry & ~P2M_FILLED;
+        others[i] = entry & ~P2M_FILLED;
     }
     return true;
 }
@@ -320,10 +319,14 @@ static PyObject *space_share(struct space *s, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "frames are shared between two spaces of a memory");
     s->owner = owner;
     h.to->owner = other;
-    h.left = PyList_New(0);
-    if (h.left && (!share_level(&h, (void **)s->root, 27, 0) || !leave(&h, ~0ull)))
-        Py_CLEAR(h.left);
-    return h.left;
+    h.fresh.list = PyList_New(0);
+    h.left.list = PyList_New(0);
+    bool fine = h.fresh.list && h.left.list && share_level(&h, (void **)s->root, 27, 0);
+    PyObject *fresh = run_done(&h.fresh, fine), *left = run_done(&h.left, fine);
+    PyObject *both = fresh && left ? PyTuple_Pack(2, fresh, left) : NULL;
+    Py_XDECREF(fresh);
+    Py_XDECREF(left);
+    return both;
 }
 
 static PyObject *space_unshare_method(struct space *s, PyObject *arg)
@@ -341,23 +344,14 @@ static PyObject *space_private(struct space *s, PyObject *args)
     unsigned long long gfn, count;
     if (!PyArg_ParseTuple(args, "KK", &gfn, &count) || !range_of_gfns(gfn, count))
         return NULL;
-    struct run r = {0};
-    PyObject *list = PyList_New(0);
-    for (uint64_t i = gfn; list && i < gfn + count; i++) {
+    struct run r = {.list = PyList_New(0)};
+    bool fine = r.list;
+    for (uint64_t i = gfn; fine && i < gfn + count; i++) {
         uint64_t entry = space_lookup(s, i);
-        if (!(entry & P2M_PRESENT) || entry & P2M_COW)
-            continue;
-        if (r.count && i == r.gfn + r.count && entry >> PAGE_SHIFT == r.mfn + r.count) {
-            r.count++;
-            continue;
-        }
-        if (!flush_run(list, &r))
-            Py_CLEAR(list);
-        r = (struct run){i, entry >> PAGE_SHIFT, 1, 0};
+        if (entry & P2M_PRESENT && !(entry & P2M_COW))
+            fine = run_add(&r, i, entry & ~(PAGE_SIZE - 1), 1);
     }
-    if (list && !flush_run(list, &r))
-        Py_CLEAR(list);
-    return list;
+    return run_done(&r, fine);
 }
 
 static PyObject *space_drop_shared(struct space *s, PyObject *args)

@@ -189,25 +189,25 @@ class P2m:
         return FaultAction.RETRY
 
     # -- sharing with clones -------------------------------------------------------------------
-    def share(self, child: P2m) -> list[tuple[int, int]]:
+    def share(self, child: P2m) -> list[tuple[int, int, int, int]]:
         """Let an empty map show the same memory, copied page by page when one of both writes.
 
-        Returns the runs (gfn, count) that weren't shared, since others refer to their frames
-        by number: those of the hypervisor's, and those that back ends have mapped.
+        Returns the runs (gfn, mfn, count, flags) that weren't shared, since others refer to
+        their frames by number: those of the hypervisor's, and those that back ends have mapped.
         """
         special = list(self.pool.special)
         for mfn in special:
             self.frames.memory.get_ref(mfn)
-        left = self.space.share(child.space, self.pool.domid, child.pool.domid, DOMID_COW)
+        fresh, left = self.space.share(child.space, self.pool.domid, child.pool.domid, DOMID_COW)
         for mfn in special:
             self.frames.memory.put_ref(mfn)
-        shared = RunSet()
-        for gfn, mfn, count, flags in self.space.entries():
-            if flags & P2M_COW:
-                shared.add(gfn, count)
-                self.pool.pages.discard(mfn, count)
-                self.frames.set_gfn(mfn, INVALID_GFN, count)
-        self.pool.shared, child.pool.shared = shared, RunSet(shared.runs())
+        if self.pool.shared is None:
+            self.pool.shared = RunSet()
+        for gfn, mfn, count, _ in fresh:
+            self.pool.shared.add(gfn, count)
+            self.pool.pages.discard(mfn, count)
+            self.frames.set_gfn(mfn, INVALID_GFN, count)
+        child.pool.shared = self.pool.shared.copy()
         for pool in (self.pool, child.pool):
             pool.recount(self.frames.now())
         child.max_mapped = max(child.max_mapped, self.max_mapped)

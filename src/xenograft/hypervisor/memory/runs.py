@@ -27,6 +27,12 @@ class RunSet:
         for start, length in runs:
             self.add(start, length)
 
+    def copy(self) -> RunSet:
+        """The same integers, in a set of its own."""
+        made = RunSet()
+        made._starts, made._ends, made._size = self._starts[:], self._ends[:], self._size
+        return made
+
     def __len__(self) -> int:
         return self._size
 
@@ -59,10 +65,13 @@ class RunSet:
         if count <= 0:
             return
         end = start + count
-        if not self._ends or start > self._ends[-1]:
+        if not self._ends or start >= self._ends[-1]:
             # Most sets are made in ascending order.
-            self._starts.append(start)
-            self._ends.append(end)
+            if self._ends and start == self._ends[-1]:
+                self._ends[-1] = end
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
             self._size += count
             return
         # All runs that touch or overlap [start, end) melt into one.

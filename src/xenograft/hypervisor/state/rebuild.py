@@ -91,15 +91,12 @@ def clone(
     def fill(child: Domain) -> None:
         ram = RunSet(state.memory.ram)
         memory = domain.memory
-        for gfn, count in domain.p2m.share(child.p2m):
-            for one in range(gfn, gfn + count):
-                if one in ram:
-                    child.p2m.populate(one)
-                    source, copy = domain.space.lookup(one), child.space.lookup(one)
-                    assert source is not None  # it was there a moment ago
-                    assert copy is not None
-                    page = memory.read(source[0] << PAGE_SHIFT, PAGE_SIZE)
-                    memory.write(copy[0] << PAGE_SHIFT, page)
+        for gfn, mfn, count, _ in domain.p2m.share(child.p2m):
+            for i in range(count):
+                if gfn + i in ram:
+                    ((copy, _),) = child.p2m.populate(gfn + i)
+                    page = memory.read(mfn + i << PAGE_SHIFT, PAGE_SIZE)
+                    memory.write(copy << PAGE_SHIFT, page)
 
     if domain.dying:
         raise StateError(f"{domain.name} is being destroyed")
