@@ -8,7 +8,8 @@ directory of 10,000 copies one chunk and a short table of chunks, not the direct
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -135,6 +136,15 @@ class Children:
             if found:
                 return Children(self._splice(where, chunk.delete(at)), self._size - 1)
         raise KeyError(name)
+
+    def replaced(self, nodes: Iterable[Node]) -> Children:
+        """The same names with other nodes, which are in order of name."""
+        left = iter(nodes)
+        chunks = [
+            _Chunk(chunk.names, tuple(islice(left, len(chunk.names))), chunk._listing)
+            for chunk in self._chunks
+        ]
+        return Children(tuple(chunks), self._size, self._listing)
 
     def _chunk_of(self, name: str) -> int:
         firsts = self._firsts

@@ -14,16 +14,17 @@ from typing import Protocol
 
 from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WRITE
-from xenograft.store import wire
+from xenograft.store import tree, wire
 from xenograft.store.connection import Connection
 from xenograft.store.fairness import Commit, ConflictCredit, History, Timers
 from xenograft.store.operations import OPERATIONS, Operation, Request
 from xenograft.store.path import INTRODUCE_DOMAIN, RELEASE_DOMAIN, Parts, join
-from xenograft.store.perms import Perms, Who
+from xenograft.store.perms import Who
 from xenograft.store.quota import Quota
 from xenograft.store.transaction import Answer, Transaction
+from xenograft.store.tree import Node
 from xenograft.store.watches import Watch, Watches
-from xenograft.store.workspace import Change, State, Workspace, initial_state
+from xenograft.store.workspace import Alter, Change, State, Workspace, initial_state
 
 
 class Transport(Protocol):
@@ -325,18 +326,21 @@ class Xenstore:
             return _nothing
         return lambda: self.watches.fire(changes, before.root, state.root)
 
-    def graft(self, connection: Connection, nodes: Sequence[tuple[Parts, bytes, Perms]]) -> None:
-        """Write many nodes of a domain that was saved (see `Workspace.graft`)."""
+    def graft(
+        self, connection: Connection, trees: Sequence[tuple[Parts, Node]], alter: Alter
+    ) -> None:
+        """Write a domain's nodes that were another's, or a file's (see `Workspace.graft`)."""
         self._depth += 1
         try:
             workspace = Workspace(self.state, self.quota)
-            workspace.graft(nodes)
+            copies = workspace.graft(trees, alter)
             if self.on_request is not None:
                 # To those who follow what is written, they're writes like any other.
-                for parts, value, _ in nodes:
-                    payload = join(parts).encode() + b"\0" + value
-                    message = wire.Message(XS_WRITE, 0, 0, payload)
-                    self._report(connection, message, wire.pack(XS_WRITE, 0, 0, b"OK\0"))
+                for top, copy in copies:
+                    for parts, node in tree.walk(copy, top):
+                        payload = join(parts).encode() + b"\0" + node.value
+                        message = wire.Message(XS_WRITE, 0, 0, payload)
+                        self._report(connection, message, wire.pack(XS_WRITE, 0, 0, b"OK\0"))
             self._commit(connection, workspace.state, workspace.changes)()
         finally:
             self._leave()

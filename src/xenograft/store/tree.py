@@ -7,7 +7,8 @@ a thousand levels deep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from xenograft.store.children import EMPTY, Children
 from xenograft.store.path import Parts
@@ -90,6 +91,14 @@ def remove(root: Node, parts: Parts, generation: int) -> Node:
     return put(root, tuple(above), Node(parent.value, parent.perms, children, generation))
 
 
+def with_value(root: Node, parts: Parts, change: Callable[[bytes], bytes]) -> Node:
+    """A root with the value at `parts` replaced by `change` of it; the same if nothing is there."""
+    node = lookup(root, parts)
+    if node is None:
+        return root
+    return put(root, parts, Node(change(node.value), node.perms, node.children, node.generation))
+
+
 def walk(node: Node, parts: Parts = ()) -> Iterator[tuple[Parts, Node]]:
     """All nodes of a tree whose top is at `parts`, a node before its children."""
     stack = [(parts, node)]
@@ -98,6 +107,39 @@ def walk(node: Node, parts: Parts = ()) -> Iterator[tuple[Parts, Node]]:
         yield where, found
         below = [((*where, name), child) for name, child in found.children.items()]
         stack.extend(reversed(below))
+
+
+def planted(nodes: Sequence[tuple[Parts, bytes, Perms]]) -> list[tuple[Parts, Node]]:
+    """Trees of nodes that are listed each behind the one above it: (where its top is, the top)."""
+    listed = {parts for parts, _, _ in nodes}
+    below: dict[Parts, dict[str, Node]] = {}
+    tops: list[tuple[Parts, Node]] = []
+    for parts, value, perms in reversed(nodes):
+        children = below.pop(parts, None)
+        node = Node(value, perms, Children.of(children) if children else EMPTY)
+        if (above := parts[:-1]) in listed:
+            below.setdefault(above, {})[parts[-1]] = node
+        else:
+            tops.append((parts, node))
+    tops.reverse()
+    return tops
+
+
+def copied(name: str, top: Node, make: Callable[[str, Node, Children], Node]) -> Node:
+    """A copy of a tree; `make` gives that of each node, of its name, the node and its children."""
+    order = [(name, top)]
+    for _, node in order:
+        if len(node.children):
+            order.extend(node.children.items())
+    # Level by level, so that from the end on a node finds its children's copies in front.
+    done: deque[Node] = deque()
+    for name, node in reversed(order):
+        children = node.children
+        if count := len(children):
+            below = [done.popleft() for _ in range(count)]
+            children = children.replaced(reversed(below))
+        done.append(make(name, node, children))
+    return done.pop()
 
 
 def rewrite(root: Node, change: Callable[[Perms], Perms]) -> Node:

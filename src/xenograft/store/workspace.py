@@ -7,7 +7,7 @@ for a single request, or a transaction's.  It notes each change, for the watches
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from xenograft.abi.errno import Errno, XenError
@@ -37,6 +37,10 @@ class Change(NamedTuple):
 
     parts: Parts
     whole: Node | None = None
+
+
+Alter = Callable[[str, Node], tuple[bytes, Perms]]
+"""Of a node's name and the node: the value and the permissions of its copy."""
 
 
 def initial_state() -> State:
@@ -148,38 +152,38 @@ class Workspace:
         self.state = State(tree.put(self.state.root, parts, new), owned, generation)
         self.changes.append(Change(parts))
 
-    def graft(self, nodes: Sequence[tuple[Parts, bytes, Perms]]) -> None:
-        """Have many nodes at once, each behind the one above it, whoever may.
+    def graft(self, trees: Sequence[tuple[Parts, Node]], alter: Alter) -> list[tuple[Parts, Node]]:
+        """Have copies of trees, whose tops come to the places named, whoever may.
 
-        What was at the places of the topmost ones goes.
+        `alter` gives what a node's copy has.  What was at those places goes.  Returns the copies.
         """
         generation = self.state.generation + 1
-        listed = {parts for parts, _, _ in nodes}
-        below: dict[Parts, dict[str, Node]] = {}
-        tops: list[tuple[Parts, Node]] = []
+        copies: list[tuple[Parts, Node]] = []
         owned: dict[int, int] = {}
-        for parts, value, perms in reversed(nodes):
-            children = below.pop(parts, None)
-            node = Node(value, perms, Children.of(children) if children else EMPTY, generation)
+
+        def make(name: str, node: Node, children: Children) -> Node:
+            value, perms = alter(name, node)
             _count(owned, perms.owner, 1)
-            above = parts[:-1]
-            if above in listed:
-                below.setdefault(above, {})[parts[-1]] = node
-            else:
-                tops.append((parts, node))
-        for parts, node in reversed(tops):
+            return Node(value, perms, children, generation)
+
+        for parts, top in trees:
+            node = tree.copied(parts[-1], top, make)
             there = tree.lookup(self.state.root, parts)
             if there is not None:
                 self.discard(parts, there)
             elif tree.lookup(self.state.root, parts[:-1]) is None:
                 self.mkdir(_CONTROL, parts[:-1])
             root = tree.put(self.state.root, parts, node)
-            self.state = self.state._replace(root=root, generation=generation)
+            self.state = self.state._replace(
+                root=root, generation=max(generation, self.state.generation)
+            )
             self.changes.append(Change(parts, node))
+            copies.append((parts, node))
         total = dict(self.state.owned)
         for owner, count in owned.items():
             _count(total, owner, count)
         self.state = self.state._replace(owned=total)
+        return copies
 
     def forget_domain(self, domid: int) -> None:
         """A domain has ended: its nodes go, with all below them, and its name in permissions."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -86,24 +86,20 @@ def capture(domain: Domain) -> DomainState:
 # -- memory --------------------------------------------------------------------------------------
 def _memory(domain: Domain) -> MemoryState:
     p2m, pool = domain.p2m, domain.pool
-    special = dict(_special_frames(domain))
     types = p2m.odd_types()
     foreign = [gfn for gfn, kind in types.items() if kind in GRANT_TYPES]
     foreign += [gfn for gfn, kind in types.items() if kind is P2mType.map_foreign]
     if foreign:
         raise StateError(f"{domain.name} has pages of other domains at gfn {foreign[0]:#x}")
-    ram, mapped = RunSet(), []
-    for gfn, mfn, count, _ in domain.space.entries():
-        inside = [frame for frame in special if mfn <= frame < mfn + count]
-        ram.add(gfn, count)
-        for frame in inside:
-            ram.discard(gfn + frame - mfn)
-            mapped.append(msgspec.structs.replace(special[frame], gfn=gfn + frame - mfn))
+    ram = RunSet([(gfn, count) for gfn, _, count, _ in domain.space.entries()])
+    special = sorted(_special_pages(domain), key=lambda page: page.gfn)
+    for page in special:
+        ram.discard(page.gfn)
     pod = p2m.pod
     return MemoryState(
         ram=tuple(ram.runs()),
         readonly=_runs(gfn for gfn, kind in types.items() if kind is P2mType.ram_ro),
-        special=tuple(sorted(mapped, key=lambda page: page.gfn)),
+        special=tuple(special),
         mmio_direct=_runs(gfn for gfn, kind in types.items() if kind is P2mType.mmio_direct),
         e820=p2m.e820,
         max_pages=pool.max_pages,
@@ -116,13 +112,20 @@ def _runs(gfns: Iterable[int]) -> tuple[tuple[int, int], ...]:
     return tuple(RunSet((gfn, 1) for gfn in gfns).runs())
 
 
-def _special_frames(domain: Domain) -> Iterable[tuple[int, SpecialPage]]:
-    """The hypervisor's frames that the guest may have mapped."""
-    yield domain.shared_info_maddr >> PAGE_SHIFT, SpecialPage(0, "shared_info")
-    for index, mfn in enumerate(domain.grants.shared.frames):
-        yield mfn, SpecialPage(0, "grant", index)
-    for index, mfn in enumerate(domain.grants.shared.status):
-        yield mfn, SpecialPage(0, "status", index)
+def _special_pages(domain: Domain) -> Iterator[SpecialPage]:
+    """Where the guest has mapped frames of the hypervisor's: each has one place at most."""
+    table = domain.grants.shared
+    places = {
+        "shared_info": [domain.shared_info_maddr >> PAGE_SHIFT],
+        "grant": table.frames,
+        "status": table.status,
+    }
+    for kind, mfns in places.items():
+        for index, mfn in enumerate(mfns):
+            gfn = domain.p2m.gfn_of(mfn)
+            found = domain.space.lookup(gfn)
+            if found is not None and found[0] == mfn:
+                yield SpecialPage(gfn, kind, index)
 
 
 # -- grants and events ---------------------------------------------------------------------------

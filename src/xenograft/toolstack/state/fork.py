@@ -26,16 +26,18 @@ from xenograft.backends.net.vif import VifDevice
 from xenograft.hypervisor.state.capture import capture
 from xenograft.hypervisor.state.rebuild import clone, freeze
 from xenograft.hypervisor.state.records import DomainState, StateError
+from xenograft.store import tree
 from xenograft.toolstack.errors import UserError
-from xenograft.toolstack.layout import domain_path
 from xenograft.toolstack.state.guest import adopted, check_can_save
-from xenograft.toolstack.state.nodes import SavedNode
-from xenograft.toolstack.state.services import ServicesState, capture_services, settle
+from xenograft.toolstack.state.nodes import Trees, trees_of
+from xenograft.toolstack.state.services import capture_services, settle
 from xenograft.toolstack.state.suspend import is_suspended
 
 if TYPE_CHECKING:
     from xenograft.backends.console.console import ConsoleState
     from xenograft.hypervisor.domain import Domain as XenDomain
+    from xenograft.store.path import Parts
+    from xenograft.store.tree import Node
     from xenograft.toolstack.config.domain import DomainConfig
     from xenograft.toolstack.machine import Domain, Machine
 
@@ -90,7 +92,8 @@ class Moment:
             services = self._machine.services
             settle(services, domain.domid)
             domain.console._drain()
-            self._services = capture_services(services, domain.xen)
+            self._services = capture_services(services, domain.xen, nodes=False)
+            self._trees = trees_of(services.store, domain.domid, self._services.uuid)
             self._console: ConsoleState = domain.console.backend.save()
             self._state = _capture(domain.xen)
             self._disks = _disks(self._machine, domain.domid)
@@ -141,10 +144,7 @@ class Moment:
             on_soft_reset="destroy",
         )
         images = {devid: Overlay(disk.share()) for devid, disk in self._disks.items()}
-        services = msgspec.structs.replace(
-            self._services, nodes=tuple(_own_nodes(self._services, name))
-        )
-        domain = self._adopt(config, services, images)
+        domain = self._adopt(config, _own_trees(self._trees, name), images)
         _renew_interfaces(domain)
         if not paused:
             domain.unpause()
@@ -173,7 +173,7 @@ class Moment:
                 images[devid] = disk.origin.reopen()
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror or error}") from None
-        domain = self._adopt(self._config, self._services, images)
+        domain = self._adopt(self._config, self._trees, images)
         if not paused:
             domain.unpause()
         machine.announce(self.name)
@@ -182,15 +182,15 @@ class Moment:
     def _adopt(
         self,
         config: DomainConfig,
-        services: ServicesState,
+        trees: Trees,
         images: dict[int, Overlay] | dict[int, Origin],
     ) -> Domain:
         machine = self._machine
-        xen = self._clone(config.name, uuids.UUID(config.uuid or services.uuid).bytes)
+        xen = self._clone(config.name, uuids.UUID(config.uuid or self._services.uuid).bytes)
         for devid, image in images.items():
             machine.services.images[xen.domid, devid] = image
         try:
-            domain = adopted(machine, xen, config, services)
+            domain = adopted(machine, xen, config, self._services, trees)
         except BaseException:
             for devid in images:
                 left = machine.services.images.pop((xen.domid, devid), None)
@@ -242,22 +242,20 @@ def _disks(machine: Machine, domid: int) -> Disks:
     return found
 
 
-def _own_nodes(state: ServicesState, name: str) -> list[SavedNode]:
-    """A clone's nodes: without what can be there but once on the host."""
-    backends = f"{domain_path(0)}/backend"
-    vifs, consoles = f"{backends}/vif/{state.domid}/", f"{backends}/console/{state.domid}/"
-    names = (f"{domain_path(state.domid)}/name", f"/vm/{state.uuid}/name")
-    kept = []
-    for node in state.nodes:
-        last = node.path.rpartition("/")[2]
-        if node.path.startswith(vifs) and last == "forward":
-            continue
-        if node.path.startswith(consoles) and last == "path":
-            node = msgspec.structs.replace(node, value=node.value + f".{name}".encode())
-        elif node.path in names:
-            node = msgspec.structs.replace(node, value=name.encode())
-        kept.append(node)
-    return kept
+def _own_trees(trees: Trees, name: str) -> Trees:
+    """A clone's part of the store: without what can be there but once on the host."""
+    return [(place, _own_tree(place, top, name.encode())) for place, top in trees]
+
+
+def _own_tree(place: Parts, top: Node, name: bytes) -> Node:
+    if place[0] != "libxl" and "backend" not in place:
+        return tree.with_value(top, ("name",), lambda _: name)
+    for devid, device in top.children.items():
+        if place[-2] == "vif" and device.children.get("forward") is not None:
+            top = tree.remove(top, (devid, "forward"), device.generation)
+        elif place[-2] == "console":
+            top = tree.with_value(top, (devid, "path"), lambda path: path + b"." + name)
+    return top
 
 
 def _renew_interfaces(domain: Domain) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain as XenDomain
     from xenograft.toolstack.machine import Domain, Machine, SaveMode
     from xenograft.toolstack.state.file import Sink
+    from xenograft.toolstack.state.nodes import Trees
     from xenograft.toolstack.state.pages import SavedGuest
 
 _State = TypeVar("_State")
@@ -322,9 +323,16 @@ def _pieces(saved: SavedGuest) -> Iterator[tuple[int, bytes]]:
 
 
 def adopted(
-    machine: Machine, xen: XenDomain, config: DomainConfig, services: ServicesState
+    machine: Machine,
+    xen: XenDomain,
+    config: DomainConfig,
+    services: ServicesState,
+    trees: Trees | None = None,
 ) -> Domain:
-    """A snapshot goes on: its devices and its connections are where they were."""
+    """A snapshot goes on: its devices and its connections are where they were.
+
+    `trees`: its part of the store, if that isn't in `services`.
+    """
     from xenograft.toolstack.machine import Domain
 
     try:
@@ -335,7 +343,7 @@ def adopted(
     machine.admit(domain)
     try:
         apply_scheduling(machine.scheduling, xen.domid, config, len(xen.vcpus))
-        revive_services(machine.services, xen, services)
+        revive_services(machine.services, xen, services, trees)
     except BaseException:
         domain.destroy()
         raise

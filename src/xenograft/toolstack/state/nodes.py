@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from xenograft.abi.errno import XenError
 from xenograft.store import tree
 from xenograft.store.alias import renumbered
-from xenograft.store.path import absolute, join, split
+from xenograft.store.path import Parts, absolute, join, split
 from xenograft.store.perms import Perms
+from xenograft.store.tree import Node
 from xenograft.toolstack.layout import domain_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from xenograft.store.connection import Connection
     from xenograft.store.service import Xenstore
 
@@ -28,6 +27,10 @@ _NUMBERS = ("frontend-id", "domid")
 """Nodes whose value is the domain's number."""
 
 
+Trees = list[tuple[Parts, Node]]
+"""A domain's part of the store as the store has it: where each tree's top is, and the top."""
+
+
 class SavedNode(msgspec.Struct, frozen=True, array_like=True):
     """A node; `perms` as the store has them in words, the owner first (``n0``, ``r3``)."""
 
@@ -36,34 +39,49 @@ class SavedNode(msgspec.Struct, frozen=True, array_like=True):
     perms: tuple[str, ...]
 
 
-def roots(domid: int, uuid: str, kinds: Iterable[str]) -> list[str]:
-    """Where a domain's nodes are; `kinds` are those of domain 0's back ends."""
-    backends = f"{domain_path(0)}/backend"
-    return [
-        domain_path(domid),
-        f"/vm/{uuid}",
-        f"/libxl/{domid}",
-        *(f"{backends}/{kind}/{domid}" for kind in kinds),
-    ]
+class Identity(NamedTuple):
+    """What a domain's part of the store is told from others by; the UUID is in words."""
+
+    domid: int
+    uuid: str
 
 
-def save_nodes(store: Xenstore, domid: int, uuid: str) -> tuple[SavedNode, ...]:
-    """All nodes of a domain, parents before children."""
+_BACKENDS = split(f"{domain_path(0)}/backend")
+
+
+def _private(domid: int, uuid: str) -> tuple[Parts, ...]:
+    """Where a domain's nodes are, beside those of its back ends in domain 0."""
+    return split(domain_path(domid)), split(f"/vm/{uuid}"), split(f"/libxl/{domid}")
+
+
+def trees_of(store: Xenstore, domid: int, uuid: str) -> Trees:
+    """All that the store has of a domain.  Nothing that happens later changes it."""
     root = store.state.root
-    backends = tree.lookup(root, split(f"{domain_path(0)}/backend"))
-    kinds = [] if backends is None else [name for name, _ in backends.children.items()]
-    found: list[SavedNode] = []
+    backends = tree.lookup(root, _BACKENDS)
+    kinds = () if backends is None else backends.children
+    tops = *_private(domid, uuid), *((*_BACKENDS, kind, str(domid)) for kind in kinds)
+    found = ((top, tree.lookup(root, top)) for top in tops)
+    return [(top, node) for top, node in found if node is not None]
+
+
+def save_nodes(trees: Trees) -> tuple[SavedNode, ...]:
+    """All nodes of a domain for a file, parents before children."""
     words = cache(_words)  # a domain's nodes have few different ones
-    for top in roots(domid, uuid, kinds):
-        node = tree.lookup(root, split(top))
-        if node is not None:
-            for parts, one in tree.walk(node, split(top)):
-                found.append(SavedNode(join(parts), one.value, words(one.perms)))
-    return tuple(found)
+    return tuple(
+        SavedNode(join(parts), node.value, words(node.perms))
+        for where, top in trees
+        for parts, node in tree.walk(top, where)
+    )
 
 
 def _words(perms: Perms) -> tuple[str, ...]:
     return tuple(perms.words())
+
+
+def saved_trees(nodes: tuple[SavedNode, ...]) -> Trees:
+    """The same out of a file, as `check_nodes` has found it good.  Raises XenError(EINVAL)."""
+    parse = cache(Perms.parse)
+    return tree.planted([(split(node.path), node.value, parse(node.perms)) for node in nodes])
 
 
 def check_nodes(nodes: tuple[SavedNode, ...], domid: int, uuid: str) -> None:
@@ -73,8 +91,7 @@ def check_nodes(nodes: tuple[SavedNode, ...], domid: int, uuid: str) -> None:
     """
     if len(nodes) > MAX_NODES:
         raise ValueError("too many store nodes")
-    private = [split(path) for path in roots(domid, uuid, ())]
-    backend = split(f"{domain_path(0)}/backend")
+    private = _private(domid, uuid)
     for node in nodes:
         try:
             if not node.path.startswith("/"):
@@ -83,7 +100,7 @@ def check_nodes(nodes: tuple[SavedNode, ...], domid: int, uuid: str) -> None:
         except (XenError, ValueError):
             raise ValueError(f"store node {node.path[:80]!r} has no good path") from None
         own = any(parts[: len(top)] == top for top in private)
-        served = parts[:4] == backend and parts[5:6] == (str(domid),)
+        served = parts[:4] == _BACKENDS and parts[5:6] == (str(domid),)
         if not (own or served):
             raise ValueError(f"store node {node.path[:80]!r} isn't the domain's")
         for word in node.perms:
@@ -93,46 +110,48 @@ def check_nodes(nodes: tuple[SavedNode, ...], domid: int, uuid: str) -> None:
             raise ValueError(f"store node {node.path[:80]!r} has no owner")
 
 
-def moved_nodes(
-    nodes: tuple[SavedNode, ...], old: int, new: int, uuids: tuple[str, str] | None = None
-) -> list[SavedNode]:
-    """The same nodes for the domain's new number, and (old, new) of its UUID if that changes.
+def graft_moved(
+    store: Xenstore, connection: Connection, trees: Trees, old: Identity, new: Identity
+) -> None:
+    """Have a domain's nodes in the store as those of another one, all at once.
 
     Nobody but domain 0 and the domain itself keeps rights: other numbers mean others here.
     """
+    places = list(zip(_private(*old), _private(*new), strict=True))
+
+    def place(parts: Parts) -> Parts:
+        for ours, theirs in places:
+            if parts[: len(ours)] == ours:
+                return theirs + parts[len(ours) :]
+        return (*parts[:5], str(new.domid), *parts[6:])
 
     def path(text: str) -> str:
-        if uuids is not None and (text == f"/vm/{uuids[0]}" or text.startswith(f"/vm/{uuids[0]}/")):
-            text = f"/vm/{uuids[1]}{text[len(uuids[0]) + 4 :]}"
-        return renumbered(text, old, new)
+        if text == (home := f"/vm/{old.uuid}") or text.startswith(home + "/"):
+            return f"/vm/{new.uuid}{text[len(home) :]}"
+        return renumbered(text, old.domid, new.domid)
 
-    def value(node: SavedNode) -> bytes:
-        name = node.path.rpartition("/")[2]
-        if name in _NUMBERS and node.value == b"%d" % old:
-            return b"%d" % new
-        if uuids is not None and name == "uuid" and node.value == uuids[0].encode():
-            return uuids[1].encode()
-        if node.value[:1] == b"/" and node.value.isascii():
-            return path(node.value.decode()).encode()
-        return node.value
+    number, uuid = b"%d" % old.domid, old.uuid.encode()
+
+    def value(name: str, was: bytes) -> bytes:
+        if was == number and name in _NUMBERS:
+            return b"%d" % new.domid
+        if was == uuid and name == "uuid":
+            return new.uuid.encode()
+        if was[:1] == b"/" and was.isascii():
+            return path(was.decode()).encode()
+        return was
 
     @cache
-    def perms(words: tuple[str, ...]) -> tuple[str, ...]:
-        kept = []
-        for index, word in enumerate(words):
-            number = int(word[1:])
-            if number == old:
-                kept.append(f"{word[0]}{new}")
-            elif number == 0:
-                kept.append(word)
-            elif index == 0:
-                kept.append(f"{word[0]}0")
-        return tuple(kept)
+    def perms(were: Perms) -> Perms:
+        numbers = {0: 0, old.domid: new.domid}
+        return Perms(
+            numbers.get(were.owner, 0),
+            were.other,
+            tuple((numbers[domid], may) for domid, may in were.acl if domid in numbers),
+        )
 
-    return [SavedNode(path(node.path), value(node), perms(node.perms)) for node in nodes]
-
-
-def graft_saved(store: Xenstore, connection: Connection, nodes: Iterable[SavedNode]) -> None:
-    """Have nodes with their permissions in the store, all at once.  Raises XenError."""
-    parse = cache(Perms.parse)  # a domain's nodes have few different ones
-    store.graft(connection, [(split(node.path), node.value, parse(node.perms)) for node in nodes])
+    store.graft(
+        connection,
+        [(place(parts), top) for parts, top in trees],
+        lambda name, node: (value(name, node.value), perms(node.perms)),
+    )

@@ -21,11 +21,14 @@ from xenograft.store.ring import RingRecord, RingTransport
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.layout import domain_path
 from xenograft.toolstack.state.nodes import (
+    Identity,
     SavedNode,
+    Trees,
     check_nodes,
-    graft_saved,
-    moved_nodes,
+    graft_moved,
     save_nodes,
+    saved_trees,
+    trees_of,
 )
 
 if TYPE_CHECKING:
@@ -85,10 +88,11 @@ def settle(services: Services, domid: int) -> None:
         device.quiesce()
 
 
-def capture_services(services: Services, domain: Domain) -> ServicesState:
+def capture_services(services: Services, domain: Domain, *, nodes: bool = True) -> ServicesState:
     """The state of a paused guest's services, after `check_served_here` and `settle`.
 
-    Raises UserError.
+    Without `nodes` it has none: who stays on this machine keeps the trees themselves.  Raises
+    UserError.
     """
     domid, store = domain.domid, services.store
     known = store.domains.get(domid)
@@ -106,7 +110,7 @@ def capture_services(services: Services, domain: Domain) -> ServicesState:
     return ServicesState(
         domid=domid,
         uuid=uuid,
-        nodes=save_nodes(store, domid, uuid),
+        nodes=save_nodes(trees_of(store, domid, uuid)) if nodes else (),
         connection=save_domain(store, domid),
         ring=known.transport.save(),
         devices=tuple(devices),
@@ -122,18 +126,20 @@ def check_services(state: ServicesState) -> None:
         raise ValueError("too many devices")
 
 
-def revive_services(services: Services, domain: Domain, state: ServicesState) -> None:
+def revive_services(
+    services: Services, domain: Domain, state: ServicesState, trees: Trees | None = None
+) -> None:
     """Serve a domain that was rebuilt from a saved one, and is paused yet.
 
-    Its grants and its ports are there again, its number may be another.  Raises UserError; the
-    caller then lets all go as for any domain (`Services.forget`).
+    Its grants and its ports are there again, its number may be another.  `trees`: its part of
+    the store, if that isn't in `state`.  Raises UserError; the caller then lets all go as for any
+    domain (`Services.forget`).
     """
     domid = domain.domid
-    changed = uuid_text(domain)
-    uuid = None if changed == state.uuid else (state.uuid, changed)
-    nodes = moved_nodes(state.nodes, state.domid, domid, uuid)
+    old, new = Identity(state.domid, state.uuid), Identity(domid, uuid_text(domain))
     try:
-        graft_saved(services.store, services.client.connection, nodes)
+        trees = saved_trees(state.nodes) if trees is None else trees
+        graft_moved(services.store, services.client.connection, trees, old, new)
         services.client.introduce(domid, state.connection.gfn, state.connection.port)
         restore_domain(services.store, moved(state.connection, domid))
     except XenError as error:
