@@ -129,14 +129,14 @@ def copied(name: str, top: Node, make: Callable[[str, Node, Children], Node]) ->
     """A copy of a tree; `make` gives that of each node, of its name, the node and its children."""
     order = [(name, top)]
     for _, node in order:
-        if len(node.children):
+        if node.children is not EMPTY:
             order.extend(node.children.items())
     # Level by level, so that from the end on a node finds its children's copies in front.
     done: deque[Node] = deque()
     for name, node in reversed(order):
         children = node.children
-        if count := len(children):
-            below = [done.popleft() for _ in range(count)]
+        if children is not EMPTY:
+            below = [done.popleft() for _ in range(len(children))]
             children = children.replaced(reversed(below))
         done.append(make(name, node, children))
     return done.pop()

@@ -163,7 +163,7 @@ class Workspace:
 
         def make(name: str, node: Node, children: Children) -> Node:
             value, perms = alter(name, node)
-            _count(owned, perms.owner, 1)
+            owned[perms.owner] = owned.get(perms.owner, 0) + 1
             return Node(value, perms, children, generation)
 
         for parts, top in trees:

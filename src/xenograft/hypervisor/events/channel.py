@@ -114,24 +114,21 @@ class Channel:
             last_priority=self.last_priority,
         )
 
-    @classmethod
-    def restore(cls, record: ChannelRecord, consumer: XenConsumer | None) -> Channel:
-        """The port that `record` describes; `consumer` is used if Xen held it.
+    def restore(self, record: ChannelRecord, consumer: XenConsumer | None) -> None:
+        """Become the port that `record` describes; `consumer` is used if Xen held it.
 
         Raises ValueError if Xen held the port and there is no consumer.
         """
         if record.xen_held and consumer is None:
             raise ValueError(f"port {record.port} needs its consumer in Xen")
-        channel = cls(record.port)
-        channel.state = ChannelState(record.state)
-        channel.notify_vcpu_id = record.notify_vcpu_id
-        channel.remote_domid = record.remote_domid
-        channel.remote_port = record.remote_port
-        channel.virq = record.virq
-        channel.pirq = record.pirq
-        channel.consumer = consumer if record.xen_held else None
-        channel.priority = record.priority
-        channel.pending = record.pending
-        channel.last_vcpu_id = record.last_vcpu_id
-        channel.last_priority = record.last_priority
-        return channel
+        self.state = ChannelState(record.state)
+        self.notify_vcpu_id = record.notify_vcpu_id
+        self.remote_domid = record.remote_domid
+        self.remote_port = record.remote_port
+        self.virq = record.virq
+        self.pirq = record.pirq
+        self.consumer = consumer if record.xen_held else None
+        self.priority = record.priority
+        self.pending = record.pending
+        self.last_vcpu_id = record.last_vcpu_id
+        self.last_priority = record.last_priority

@@ -515,7 +515,8 @@ class EventChannels:
         while len(self._channels) < record.valid_ports:
             self._grow()
         for saved in record.channels:
-            self._channels[saved.port] = Channel.restore(saved, (consumers or {}).get(saved.port))
+            consumer = None if consumers is None else consumers.get(saved.port)
+            self._channels[saved.port].restore(saved, consumer)
         self._reindex()
         if record.fifo is not None:
             self._fifo = FifoAbi(self._domain, self._frames)
@@ -549,7 +550,7 @@ class EventChannels:
 
     def _grow(self) -> None:
         first = len(self._channels)
-        self._channels.extend(Channel(p) for p in range(first, first + PORTS_PER_BUCKET))
+        self._channels.extend(map(Channel, range(first, first + PORTS_PER_BUCKET)))
         self._free.extend(b"\1" * PORTS_PER_BUCKET)
 
     def _find(self, port: int) -> Channel | None:

@@ -132,14 +132,15 @@ def graft_moved(
 
     number, uuid = b"%d" % old.domid, old.uuid.encode()
 
-    def value(name: str, was: bytes) -> bytes:
-        if was == number and name in _NUMBERS:
-            return b"%d" % new.domid
-        if was == uuid and name == "uuid":
-            return new.uuid.encode()
-        if was[:1] == b"/" and was.isascii():
-            return path(was.decode()).encode()
-        return was
+    def altered(name: str, node: Node) -> tuple[bytes, Perms]:
+        value = node.value
+        if value[:1] == b"/" and value.isascii():
+            value = path(value.decode()).encode()
+        elif value == number and name in _NUMBERS:
+            value = b"%d" % new.domid
+        elif value == uuid and name == "uuid":
+            value = new.uuid.encode()
+        return value, perms(node.perms)
 
     @cache
     def perms(were: Perms) -> Perms:
@@ -150,8 +151,4 @@ def graft_moved(
             tuple((numbers[domid], may) for domid, may in were.acl if domid in numbers),
         )
 
-    store.graft(
-        connection,
-        [(place(parts), top) for parts, top in trees],
-        lambda name, node: (value(name, node.value), perms(node.perms)),
-    )
+    store.graft(connection, [(place(parts), top) for parts, top in trees], altered)

@@ -16,6 +16,8 @@ import msgspec
 from xenograft.abi.errno import XenError
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.xenbus.state import parse_state
+from xenograft.store import tree
+from xenograft.store.path import split
 from xenograft.store.persist import DomainRecord, moved, restore_domain, save_domain
 from xenograft.store.ring import RingRecord, RingTransport
 from xenograft.toolstack.errors import UserError
@@ -61,13 +63,13 @@ def uuid_text(domain: Domain) -> str:
 
 def served_elsewhere(services: Services, domid: int) -> list[str]:
     """Devices of a guest whose back ends are in other domains, as ``vbd 51712``."""
-    store, root = services.client, f"/libxl/{domid}/device"
-    own = f"{domain_path(0)}/backend/"
+    own = f"{domain_path(0)}/backend/".encode()
+    listed = tree.lookup(services.store.state.root, split(f"/libxl/{domid}/device"))
     found = []
-    for kind in store.ls(root) if store.exists(root) else ():
-        for name in store.ls(f"{root}/{kind}"):
-            backend = store.get(f"{root}/{kind}/{name}/backend") or ""
-            if not backend.startswith(own):
+    for kind, devices in () if listed is None else listed.children.items():
+        for name, device in devices.children.items():
+            backend = device.children.get("backend")
+            if backend is None or not backend.value.startswith(own):
                 found.append(f"{kind} {name}")
     return found
 

@@ -271,7 +271,7 @@ class CpuPolicy:
         for leaf, subleaf in self.leaves:
             if (leaf, subleaf) in _DYNAMIC or leaf == 0xB:
                 continue
-            rows.append((leaf, subleaf, *self.cpuid(leaf, max(subleaf, 0), view)))
+            rows.append((leaf, subleaf, *self.static_leaf(leaf, max(subleaf, 0))))
         for index in range(self.hypervisor.last + 1):
             leaf = 0x40000000 + index
             subleaves = (0, 1, 2) if index == 3 else (0,) if index in (4, 5) else (-1,)
