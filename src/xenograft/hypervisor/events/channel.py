@@ -84,11 +84,13 @@ class Channel:
 
     @property
     def used(self) -> bool:
-        """Whether it's bound, or keeps anything of when it was."""
+        """Whether it's bound, or keeps anything of when it was.
+
+        A priority alone is nothing: each port has one, and another when it's bound.
+        """
         return bool(
             self.state
             or self.pending
-            or self.priority
             or self.last_vcpu_id
             or self.last_priority
             or self.remote_port
