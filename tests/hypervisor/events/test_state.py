@@ -87,6 +87,20 @@ def test_fifo_queues_survive() -> None:
     assert guest.consume_all(0) == [ports[3], ports[0], ports[1], ports[2]]
 
 
+def test_free_ports_of_a_fifo_are_left_out() -> None:
+    domain = Machine().domain(1)
+    guest = FifoGuest(domain)
+    port = domain.events.bind_ipi(0)
+    record = domain.events.save()
+    assert [channel.port for channel in record.channels] == [0, port]
+    domain.events.restore(record)
+    other = domain.events.bind_ipi(0)
+    domain.events.set_priority(port, 2)
+    domain.events.send(other)
+    domain.events.send(port)
+    assert guest.consume_all(0) == [port, other]
+
+
 def test_a_page_that_the_guest_has_given_away_meanwhile_is_left_out() -> None:
     domain = Machine().domain(1)
     FifoGuest(domain)

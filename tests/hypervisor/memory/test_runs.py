@@ -35,7 +35,10 @@ def test_runs_are_ascending_and_apart(steps: list[Step]) -> None:
         assert start > end
         assert length > 0
         end = start + length
-    assert RunSet(runs.runs()).runs() == runs.runs()
+    copy = runs.copy()
+    assert RunSet(runs.runs()).runs() == copy.runs() == runs.runs()
+    copy.discard(0, 100)
+    assert (len(copy), len(runs)) == (0, sum(length for _, length in runs.runs()))
 
 
 def test_an_empty_set() -> None:

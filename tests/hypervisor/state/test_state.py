@@ -213,6 +213,30 @@ class TestClone:
         assert child.space.read(0x4000, 8) == bytes(8)
         assert comparable(capture(child)) == comparable(capture(parent))
 
+    def test_it_needs_no_list_of_memory(self, bench: Bench) -> None:
+        parent = bench.domain
+        state = capture(parent, ram=False)
+        assert state.memory.ram == ()
+        child = clone(parent, state, name="child", uuid=bytes(16))
+        assert comparable(capture(child)) == comparable(capture(parent))
+
+    def test_of_what_is_written_between_two_clones_only_that_is_new(self, bench: Bench) -> None:
+        parent = bench.domain
+        clone(parent, capture(parent), name="one", uuid=bytes(16))
+        parent.space.write(0x4000, b"parent's")
+        page = parent.p2m.get_page(5)
+        assert page is not None
+        child = clone(parent, capture(parent), name="two", uuid=bytes(16))
+        parent.space.write(0x4000, b"later...")
+        assert child.space.read(0x4000, 8) == b"parent's"
+        # Somebody has hold of it: it's the parent's own, and the child has a copy.
+        assert page[0] in parent.pool.pages
+        assert child.pool.shared is not None
+        assert 4 in child.pool.shared
+        assert 5 not in child.pool.shared
+        assert child.pool.tot_pages == parent.pool.tot_pages == 64
+        parent.p2m.frames.put_page(page[0])
+
     @pytest.mark.parametrize("order", ["parent first", "child first"])
     def test_nothing_is_lost_in_the_end(self, bench: Bench, order: str) -> None:
         xen, parent = bench.xen, bench.domain

@@ -9,48 +9,69 @@ from hypothesis import strategies as st
 from xenograft.store.client import StoreClient
 from xenograft.store.service import Xenstore
 from xenograft.toolstack.layout import domain_path
-from xenograft.toolstack.state.nodes import SavedNode, graft_saved, moved_nodes, save_nodes
+from xenograft.toolstack.state.nodes import (
+    Identity,
+    SavedNode,
+    check_nodes,
+    graft_moved,
+    save_nodes,
+    saved_trees,
+    trees_of,
+)
 
 UUIDS = ("11111111-0000-0000-0000-000000000000", "22222222-0000-0000-0000-000000000000")
+MOVED = Identity(9, UUIDS[1])
 
-TOPS = st.sampled_from(
-    (
-        "/local/domain/3",
-        "/local/domain/3/backend/vbd/3/1",
-        "/local/domain/3/backend/vbd/5/1",
-        "/local/domain/33/name",
-        "/local/domain/0/backend/vbd/3/51712",
-        "/libxl/3/device",
-        f"/vm/{UUIDS[0]}",
+HOMES = {
+    "/local/domain/3": "/local/domain/9",
+    "/local/domain/0/backend/vbd/3": "/local/domain/0/backend/vbd/9",
+    "/libxl/3": "/libxl/9",
+    f"/vm/{UUIDS[0]}": f"/vm/{UUIDS[1]}",
+}
+"""Where a domain's nodes are, and where they come."""
+
+VALUES = {
+    "/local/domain/3/backend/vbd/5/1": "/local/domain/9/backend/vbd/5/1",
+    "/local/domain/5/backend/vbd/3/1": "/local/domain/5/backend/vbd/9/1",
+    "/local/domain/33/name": "/local/domain/33/name",
+    **HOMES,
+}
+"""Paths that nodes hold, and what becomes of them."""
+
+RESTS = st.lists(st.sampled_from(("a", "3", "backend", "vbd", "domid")), min_size=1, max_size=4)
+PATHS = st.tuples(st.sampled_from(sorted(HOMES)), RESTS.map("/".join))
+
+
+@given(paths=st.sets(PATHS, max_size=20), value=st.sampled_from(sorted(VALUES)))
+def test_numbers_change_where_they_are_the_domains(paths: set[tuple[str, str]], value: str) -> None:
+    nodes = tuple(
+        SavedNode(f"{home}/{rest}", value.encode(), ("n3", "r0", "r5"))
+        for home, rest in sorted(paths)
     )
-)
-PATHS = st.builds(
-    lambda top, rest: "/".join((top, *rest)), TOPS, st.lists(st.text("ab3", min_size=1), max_size=3)
-)
+    check_nodes(nodes, 3, UUIDS[0])
+    store = Xenstore()
+    client = StoreClient(store)
+    graft_moved(store, client.connection, saved_trees(nodes), Identity(3, UUIDS[0]), MOVED)
+    there = {node.path: node for node in save_nodes(trees_of(store, *MOVED))}
+    for home, rest in paths:
+        node = there[f"{HOMES[home]}/{rest}"]
+        assert (node.value.decode(), node.perms) == (VALUES[value], ("n9", "r0"))
+    assert trees_of(store, 3, UUIDS[0]) == []
 
 
-def by_parts(path: str) -> str:
-    """What a path becomes, part by part."""
-    parts = path.split("/")[1:]
-    if parts[0] == "vm" and parts[1] == UUIDS[0]:
-        parts[1] = UUIDS[1]
-    elif parts[0] == "libxl" and parts[1] == "3":
-        parts[1] = "9"
-    elif parts[:2] == ["local", "domain"]:
-        backend = len(parts) > 5 and parts[3] == "backend" and parts[5] == "3"
-        where = 5 if backend else 2
-        if parts[where] == "3":
-            parts[where] = "9"
-    return "/" + "/".join(parts)
-
-
-@given(paths=st.lists(PATHS, max_size=20), value=PATHS)
-def test_numbers_change_where_they_are_the_domains(paths: list[str], value: str) -> None:
-    nodes = tuple(SavedNode(path, value.encode(), ("n3", "r0", "r5")) for path in paths)
-    moved = moved_nodes(nodes, 3, 9, UUIDS)
-    assert [node.path for node in moved] == [by_parts(path) for path in paths]
-    assert {node.value.decode() for node in moved} <= {by_parts(value)}
-    assert {node.perms for node in moved} <= {("n9", "r0")}
+def test_the_number_and_the_uuid_are_told_anew() -> None:
+    told = {"domid": b"3", "frontend-id": b"3", "uuid": UUIDS[0].encode(), "other": b"3"}
+    nodes = tuple(SavedNode(f"/libxl/3/{name}", told[name], ("n0",)) for name in told)
+    store = Xenstore()
+    connection = StoreClient(store).connection
+    graft_moved(store, connection, saved_trees(nodes), Identity(3, UUIDS[0]), MOVED)
+    assert {node.path: node.value for node in save_nodes(trees_of(store, *MOVED))} == {
+        "/libxl/9": b"",
+        "/libxl/9/domid": b"9",
+        "/libxl/9/frontend-id": b"9",
+        "/libxl/9/uuid": UUIDS[1].encode(),
+        "/libxl/9/other": b"3",
+    }
 
 
 @given(
@@ -65,9 +86,9 @@ def test_what_was_saved_is_there_again_elsewhere(names: dict[tuple[str, ...], by
     client = StoreClient(store)
     for parts, value in sorted(names.items()):
         client.write("/".join((domain_path(3), *parts)), value)
-    saved = save_nodes(store, 3, UUIDS[0])
-    graft_saved(store, client.connection, moved_nodes(saved, 3, 9))
-    again = save_nodes(store, 9, UUIDS[0])
+    saved = save_nodes(trees_of(store, 3, UUIDS[0]))
+    graft_moved(store, client.connection, saved_trees(saved), Identity(3, UUIDS[0]), MOVED)
+    again = save_nodes(trees_of(store, *MOVED))
     assert [(one.path.replace("/9", "/3", 1), one.value) for one in again] == [
         (one.path, one.value) for one in saved
     ]

@@ -37,8 +37,10 @@ DOMID_CONTROL = 0
 """Whose services go on with a domain that was saved."""
 
 
-def capture(domain: Domain) -> DomainState:
+def capture(domain: Domain, *, ram: bool = True) -> DomainState:
     """The domain as plain data; the contents of its memory are had by `contents`.
+
+    Without `ram` it isn't said where there is memory: `clone` needs no list of it.
 
     Raises StateError for a domain that can't be taken down: it is dying or running, has pages of
     other domains in its memory, or is of a kind that isn't supported.
@@ -70,7 +72,7 @@ def capture(domain: Domain) -> DomainState:
         callback_vector=domain.callback_vector,
         params=dict(domain.hvm_params),
         shared_info=domain.memory.read(domain.shared_info_maddr, PAGE_SIZE),
-        memory=_memory(domain),
+        memory=_memory(domain, ram),
         grants=_grants(domain),
         events=_events(domain),
         vcpus=tuple(_vcpu(platform, vcpu, now) for vcpu in domain.vcpus),
@@ -84,14 +86,14 @@ def capture(domain: Domain) -> DomainState:
 
 
 # -- memory --------------------------------------------------------------------------------------
-def _memory(domain: Domain) -> MemoryState:
+def _memory(domain: Domain, with_ram: bool) -> MemoryState:
     p2m, pool = domain.p2m, domain.pool
     types = p2m.odd_types()
     foreign = [gfn for gfn, kind in types.items() if kind in GRANT_TYPES]
     foreign += [gfn for gfn, kind in types.items() if kind is P2mType.map_foreign]
     if foreign:
         raise StateError(f"{domain.name} has pages of other domains at gfn {foreign[0]:#x}")
-    ram = RunSet([(gfn, count) for gfn, _, count, _ in domain.space.entries()])
+    ram = RunSet([(run[0], run[2]) for run in domain.space.entries()] if with_ram else ())
     special = sorted(_special_pages(domain), key=lambda page: page.gfn)
     for page in special:
         ram.discard(page.gfn)

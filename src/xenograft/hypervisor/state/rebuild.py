@@ -89,11 +89,10 @@ def clone(
     """
 
     def fill(child: Domain) -> None:
-        ram = RunSet(state.memory.ram)
-        memory = domain.memory
+        memory, special = domain.memory, domain.pool.special
         for gfn, mfn, count, _ in domain.p2m.share(child.p2m):
             for i in range(count):
-                if gfn + i in ram:
+                if mfn + i not in special:
                     ((copy, _),) = child.p2m.populate(gfn + i)
                     page = memory.read(mfn + i << PAGE_SHIFT, PAGE_SIZE)
                     memory.write(copy << PAGE_SHIFT, page)

@@ -220,7 +220,7 @@ class Moment:
 
 def _capture(xen: XenDomain) -> DomainState:
     try:
-        return capture(xen)
+        return capture(xen, ram=False)
     except StateError as error:
         raise UserError(str(error)) from None
 
