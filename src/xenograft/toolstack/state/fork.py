@@ -248,13 +248,16 @@ def _own_trees(trees: Trees, name: str) -> Trees:
 
 
 def _own_tree(place: Parts, top: Node, name: bytes) -> Node:
-    if place[0] != "libxl" and "backend" not in place:
-        return tree.with_value(top, ("name",), lambda _: name)
-    for devid, device in top.children.items():
-        if place[-2] == "vif" and device.children.get("forward") is not None:
-            top = tree.remove(top, (devid, "forward"), device.generation)
-        elif place[-2] == "console":
-            top = tree.with_value(top, (devid, "path"), lambda path: path + b"." + name)
+    match place[-2]:
+        case "domain" | "vm":
+            return tree.with_value(top, ("name",), lambda _: name)
+        case "vif":
+            for devid, device in top.children.items():
+                if device.children.get("forward") is not None:
+                    top = tree.remove(top, (devid, "forward"), device.generation)
+        case "console":
+            for devid in top.children:
+                top = tree.with_value(top, (devid, "path"), lambda path: path + b"." + name)
     return top
 
 
