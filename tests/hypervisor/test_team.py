@@ -296,6 +296,19 @@ class WithTimers(Machine):
         yield op("sched_op", SCHEDOP_shutdown, ARG)
 
 
+class Ticking(Machine):
+    """Guests that set their own timers often, and do nothing else that needs an answer."""
+
+    def script(self, cpu: FakeCpu) -> Guest:
+        domain = next(one for one in self.domains if one.vcpus[0].cpu is cpu)
+        cpu.space.write(ARG, (1 << 60).to_bytes(8, "little") + bytes(8))
+        for _ in range(100):
+            self.meter.spend((domain.domid, 0), 0.0005)
+            yield op("vcpu_op", VCPUOP_set_singleshot_timer, 0, ARG)
+        cpu.space.write(ARG, SHUTDOWN_poweroff.to_bytes(4, "little"))
+        yield op("sched_op", SCHEDOP_shutdown, ARG)
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = threading.active_count()
@@ -367,6 +380,17 @@ class TestLoop:
         assert computing == [False]
         assert fired[0] >= machine.due
         assert 1 <= machine.rounds_then <= 10
+
+    def test_those_who_only_set_their_timers_get_to_run_at_once(self) -> None:
+        """Also if they have begun by taking turns, which leaves each half of the time."""
+        machine = Ticking([1, 1])
+        for domain in machine.domains:
+            domain.vcpus[0].exit_gap = 0
+        try:
+            machine.run()
+        finally:
+            machine.close()
+        assert machine.meter.pairs
 
     def test_one_ends_the_other_one(self) -> None:
         """What an exit asks for may be the end of a guest whose exit waits to be looked at."""

@@ -413,7 +413,7 @@ class Loop:
                 before, now = now, clock.now()
                 host_over = now >= host_end
                 if parallel:
-                    vcpu.note_run(now - before, exit_[0] not in _HOST)
+                    vcpu.note_run(now - before, _stops_others(exit_))
             if is_pv:
                 hypervisor.frames.settle()
             if vcpu.requested >= 0:
@@ -506,7 +506,7 @@ class Loop:
             exits = team.run(cpus, clock.host_deadline(until), self._aside(vcpus, cpus, limit))
             before, now = now, clock.now()
             for vcpu, exit_ in zip(vcpus, exits, strict=True):
-                vcpu.note_run(now - before, exit_[0] not in _HOST)
+                vcpu.note_run(now - before, _stops_others(exit_))
             self._answer(vcpus, cpus, exits)
             if core.resched or any(
                 core.current[pcpu] is not unit for pcpu, unit in zip(members, units, strict=True)
@@ -608,6 +608,11 @@ class Loop:
                 if not self.hypervisor.clock.virtual:
                     time = self.hypervisor.clock.now()
                 hook(time, vcpu.domain.domid, vcpu.vcpu_id, vector, _KINDS[kind])
+
+
+def _stops_others(exit_: Exit) -> bool:
+    """Whether an exit can't be answered while others run."""
+    return exit_[0] not in _HOST and not is_private(exit_)
 
 
 _KINDS = ("lapic", "upcall", "nmi")

@@ -86,7 +86,8 @@ class Vcpu:
         self.blocked = False
         """VPF_blocked: waits for an event (HLT, SCHEDOP_block, SCHEDOP_poll)."""
         self.exit_gap = 0
-        """How long it usually runs between two exits, in ns; kept where CPUs can run at once."""
+        """How long it usually runs between two exits that stop others, in ns; kept where CPUs can
+        run at once."""
         self.ran_ns = 0
         """How long it has run since its last exit, in ns; likewise."""
         self.pause_count = 0
@@ -339,7 +340,7 @@ class Vcpu:
 
     # -- accounting --------------------------------------------------------------------------
     def note_run(self, length_ns: int, exited: bool) -> None:
-        """It has run for so long, up to an exit of its own or until it was stopped."""
+        """It has run for so long, up to an exit that stops others or until it was stopped."""
         ran = self.ran_ns + length_ns
         if exited:
             self.exit_gap += (ran - self.exit_gap) >> 3
