@@ -542,8 +542,7 @@ class Loop:
                 if first is vcpu.singleshot_timer:
                     timers.run_first()
                 elif any(first is other.singleshot_timer for other in vcpus):
-                    # That one is about to come back for it.
-                    return clock.host_deadline(min(limit, now + _MOMENT_NS))
+                    break  # that one is about to come back for it
                 else:
                     return _NOTHING
             if (
@@ -556,7 +555,8 @@ class Loop:
                 return _NOTHING
             if vcpu.irq_dirty:
                 self._request_interrupt(vcpu, cpu)
-            return clock.host_deadline(min(limit, timers.due))
+            until = timers.due if timers.due > now else now + _MOMENT_NS
+            return clock.host_deadline(min(limit, until))
 
         return aside
 
