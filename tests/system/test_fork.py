@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.network.conftest import QUIET, Shell
+from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
+from xenograft.hypervisor.state.capture import capture
 from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.machine import Domain, Machine
+from xenograft.toolstack.state.outgoing import Outgoing
+from xenograft.toolstack.state.pages import FileGuest
 
 Image = Callable[[str], Path]
 
@@ -169,3 +173,35 @@ def test_what_cannot_be_cloned(parent: Shell) -> None:
     parent.domain.wait(timeout=60)
     with pytest.raises(UserError, match="has shut down"):
         parent.domain.fork()
+
+
+def test_a_guest_that_was_cloned_is_saved_while_it_runs(parent: Shell, tmp_path: Path) -> None:
+    """Pages that it shared, and writes all the time, are in the file as they are in the end."""
+    guest, machine = parent.domain, parent.domain.machine
+    guest.fork(paused=True)
+    machine.run(timeout=0.5)  # it gets copies of what its counter writes
+    path = tmp_path / "saved"
+    out = Outgoing(guest, guest.config, "snapshot")
+    with path.open("wb") as file:
+        more = True
+        while more:
+            while (piece := out.next_piece()) is not None:
+                file.write(piece)
+                machine.run(timeout=0.02)
+            more = out.next_round()
+            machine.run(timeout=0.2)
+        guest.pause()
+        for piece in out.last():
+            file.write(piece)
+    out.close()
+    sent: dict[int, bytes] = {}
+    with FileGuest(path) as saved:
+        for first, data in saved.pages():
+            for index in range(len(data) >> PAGE_SHIFT):
+                sent[first + index] = data[index << PAGE_SHIFT : index + 1 << PAGE_SHIFT]
+    ram = capture(guest.xen).memory.ram
+    gfns = [gfn for first, count in ram for gfn in range(first, first + count)]
+    there = {gfn: guest.xen.space.read(gfn << PAGE_SHIFT, PAGE_SIZE) for gfn in gfns}
+    zeros = bytes(PAGE_SIZE)
+    assert [gfn for gfn in gfns if sent.get(gfn, zeros) != there[gfn]] == []
+    assert len(sent) > 1000

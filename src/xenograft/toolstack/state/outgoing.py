@@ -10,13 +10,13 @@ itself: all of them are sent then.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from xenograft.engine.protocol import PAGE_SHIFT, PAGE_SIZE
 from xenograft.hypervisor.kinds import GuestKind
-from xenograft.hypervisor.memory.frames import INVALID_GFN
 from xenograft.hypervisor.state.contents import contents
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.state.file import MAX_RUN, Writer
@@ -118,15 +118,19 @@ class Outgoing:
     def _written(self) -> dict[int, int]:
         """gfn -> mfn of what was written since the last time, or is another page now."""
         xen, memory = self._domain.xen, self._memory
-        frames, special, domid = xen.hypervisor.frames, xen.pool.special, xen.domid
+        special, domid = xen.pool.special, xen.domid
+        before, self._entries = self._entries, xen.space.entries()
+        # By the map itself: a copy that a store has made of a shared page is in no other list.
+        runs = sorted((mfn, count, gfn) for gfn, mfn, count, _ in self._entries)
+        starts = [mfn for mfn, _, _ in runs]
         found: dict[int, int] = {}
         for mfn in memory.dirty_frames(True):
-            if memory.owner(mfn) == domid and mfn not in special:
-                gfn = frames.gfn_of(mfn)
-                here = xen.space.lookup(gfn) if gfn != INVALID_GFN else None
-                if here is not None and here[0] == mfn:
-                    found[gfn] = mfn
-        before, self._entries = self._entries, xen.space.entries()
+            at = bisect_right(starts, mfn) - 1
+            if at < 0 or memory.owner(mfn) != domid or mfn in special:
+                continue
+            first, count, gfn = runs[at]
+            if mfn < first + count:
+                found[gfn + mfn - first] = mfn
         if self._entries != before:
             # What was there is no more, as far as the other end is concerned.
             sent = _mapping(xen, before)
@@ -139,13 +143,14 @@ class Outgoing:
         run: list[int] = []
         for gfn in [*sorted(pages), -1]:
             if run and (gfn < 0 or gfn != run[-1] + 1 or len(run) == MAX_RUN):
-                yield run[0] << PAGE_SHIFT, b"".join(self._page(pages[one]) for one in run)
+                yield run[0] << PAGE_SHIFT, b"".join(self._page(one, pages[one]) for one in run)
                 run = []
             run.append(gfn)
 
-    def _page(self, mfn: int) -> bytes:
-        """A page; one that has changed hands meanwhile is nobody's business."""
-        if self._memory.owner(mfn) != self._domain.domid:
+    def _page(self, gfn: int, mfn: int) -> bytes:
+        """A page; one that isn't there any more is sent when the map is looked at next."""
+        here = self._domain.xen.space.lookup(gfn)
+        if here is None or here[0] != mfn:
             return bytes(PAGE_SIZE)
         return self._memory.read(mfn << PAGE_SHIFT, PAGE_SIZE)
 
