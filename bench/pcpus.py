@@ -8,7 +8,7 @@ All of them are there from the start, and take turns; what counts is the work do
 from __future__ import annotations
 
 import multiprocessing
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 
 from bench.harness import Result, images
@@ -61,11 +61,10 @@ class Busy:
 
 def _other_process(orders: Connection) -> None:
     """A machine of one guest that has a turn for each order, until there are no more."""
-    busy = Busy(1, 1)
-    orders.send(0)
-    while orders.recv():
-        orders.send(busy.turn())
-    busy.close()
+    with closing(Busy(1, 1)) as busy:
+        orders.send(0)
+        while orders.recv():
+            orders.send(busy.turn())
 
 
 def _at_once(processes: list[Connection]) -> int:
@@ -87,9 +86,7 @@ def run(runs: int) -> list[Result]:
             processes.append(ours)
         for ready in processes:
             ready.recv()
-        two, one = Busy(2, 2), Busy(1, 2)
-        stack.callback(two.close)
-        stack.callback(one.close)
+        two, one = (stack.enter_context(closing(Busy(cpus, 2))) for cpus in (2, 1))
         turns = [(two.turn(), one.turn(), _at_once(processes)) for _ in range(runs * TURNS)]
     # Milliseconds for each piece, whoever did it.
     times = [len(turns) * TURN * 1000 / sum(column) for column in zip(*turns, strict=True)]

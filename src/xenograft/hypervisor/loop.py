@@ -531,10 +531,11 @@ class Loop:
         clock, core, timers = hypervisor.clock, hypervisor.sched, hypervisor.timers
 
         def aside(index: int, exit_: Exit) -> Exit | int:
-            vcpu, cpu = vcpus[index], cpus[index]
-            private = is_private(exit_)
-            if not private and (exit_[0] not in _HOST or self._called):
+            if self._called or _stops_others(exit_):
                 return exit_
+            vcpu, cpu = vcpus[index], cpus[index]
+            if vcpu.requested >= 0:
+                self._acknowledge(vcpu, cpu)
             self._answer_one(vcpu, cpu, exit_)
             now = clock.now()
             while timers.due <= now < limit:
@@ -574,10 +575,9 @@ class Loop:
                     self.hypervisor.run_host_events()
 
     def _answer_one(self, vcpu: Vcpu, cpu: Cpu, exit_: Exit) -> None:
+        """Do what an exit asks for; what was taken has been acknowledged."""
         hypervisor = self.hypervisor
         hypervisor.running = vcpu
-        if vcpu.requested >= 0:
-            self._acknowledge(vcpu, cpu)
         if hypervisor.instruments.injection is not None:
             self._report_injections(vcpu, cpu)
         if exit_[0] not in _HOST:
