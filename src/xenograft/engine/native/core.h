@@ -159,7 +159,8 @@ void engine_mark_code(struct engine *e, uint64_t mfn);
 #define XCR0_VALID 0x203ull /* x87, SSE, PKRU */
 
 #define LOG_MAX 8
-#define JUMPS 4096
+#define JUMPS_PAGE 256u
+#define JUMPS (64 * JUMPS_PAGE)
 #define LOCALS 64
 #define INJECTIONS 64
 

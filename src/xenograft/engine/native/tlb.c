@@ -29,8 +29,18 @@ struct jump {
 #define EPOCH (1ull << 32)
 #define NO_TAG (~0ull)
 
-/* The engine's own hash: a page's blocks lie together. */
+/*
+ * A page's blocks lie together, in one of 64 groups.  Functions begin at multiples of 16: bits 8
+ * to 11 make up for it.
+ */
 static uint32_t slot_of(uint64_t pc)
+{
+    uint64_t page = pc >> PAGE_SHIFT, within = pc ^ (pc >> 8 & 15);
+    return (uint32_t)(((page ^ page >> 6) & 63) * JUMPS_PAGE + within % JUMPS_PAGE);
+}
+
+/* The same in the engine's own cache. */
+static uint32_t engine_slot_of(uint64_t pc)
 {
     uint64_t mixed = pc ^ pc >> 6;
     return (uint32_t)((mixed >> 6 & 0xfc0) | (mixed & 0x3f));
@@ -55,17 +65,18 @@ void jumps_forget(struct vcpu *v)
 static void jumps_forget_page(struct vcpu *v, uint64_t vaddr)
 {
     for (int before = 0; before < 2; before++) {
-        struct jump *page = &v->jumps[slot_of((vaddr & ~(PAGE_SIZE - 1)) - before * PAGE_SIZE) & ~0x3fu];
-        for (int i = 0; i < 64; i++)
+        struct jump *page = &v->jumps[slot_of((vaddr & ~(PAGE_SIZE - 1)) - before * PAGE_SIZE)];
+        for (unsigned i = 0; i < JUMPS_PAGE; i++)
             page[i].tag = NO_TAG;
     }
 }
 
-static void *look_further(struct vcpu *v, void *env, struct jump *jump, uint64_t pc, uint64_t base,
-                          uint32_t flags)
+/* Apart, so that what finds its jump saves no registers. */
+static __attribute__((noinline)) void *look_further(struct vcpu *v, void *env, struct jump *jump,
+                                                    uint64_t pc, uint64_t base, uint32_t flags)
 {
     void *code = NAME(real_helper_lookup_tb_ptr)(env);
-    void *tb = ((void **)CPU_TB_JMP_CACHE(v->cs))[slot_of(pc)];
+    void *tb = ((void **)CPU_TB_JMP_CACHE(v->cs))[engine_slot_of(pc)];
     /* Without a block the engine gives the way back to its loop. */
     if (tb && TB_CODE(tb) == code && TB_PC(tb) == pc)
         *jump = (struct jump){pc, base, v->epoch | flags, code};
