@@ -22,7 +22,7 @@ from xenograft.abi.xen import VIRQ_TIMER
 from xenograft.engine import fake
 from xenograft.engine.fake import FakeCpu, halt
 from xenograft.engine.protocol import Exit, ExitReason
-from xenograft.hypervisor.loop import Loop, Stop, signals_stop
+from xenograft.hypervisor.loop import LOOK_UP_NS, Loop, Stop, signals_stop
 from xenograft.hypervisor.sched.constants import SCHED_DEFAULT_RATELIMIT_US
 
 BUDGET = fake.make_exit(ExitReason.BUDGET)
@@ -370,3 +370,76 @@ def test_what_was_put_off_until_idleness_is_done_before_time_passes() -> None:
     spinning.xen.when_idle[call] = None
     assert spinning.run(deadline=5 * MS) is Stop.TIMEOUT
     assert len(came) == 1
+
+
+class TestTheLastToHalt:
+    """What waits for idleness is done before the only vCPU that runs has left its CPU."""
+
+    @staticmethod
+    def woken(others: int = 0) -> tuple[Bench, list[int]]:
+        """A vCPU that halts again and again, and is sent an event whenever all is idle."""
+
+        def sleeper(cpu: FakeCpu) -> Guest:
+            cpu.registers["rflags"] |= IF
+            while True:
+                yield halt(True)
+                cpu.skip(9_000)
+                yield fake.io_in(1)
+                bench.domain.memory.write(bench.domain.vcpus[0].vcpu_info_maddr or 0, b"\0")
+                bench.xen.when_idle[call] = None
+
+        bench = Bench(sleeper, *[Spin()] * others)
+        bench.use_callback()
+        times: list[int] = []
+
+        def call() -> None:
+            del bench.xen.when_idle[call]
+            assert bench.xen.idling
+            times.append(bench.now)
+            bench.xen.attention = len(times) == 100
+            bench.domain.vcpus[0].mark_events_pending()
+
+        bench.xen.when_idle[call] = None
+        return bench, times
+
+    def test_it_goes_on_without_a_decision(self) -> None:
+        bench, times = self.woken()
+        states: list[int] = []
+
+        class Listener:
+            def vcpu_state(self, time: int, domid: int, vcpu: int, state: int) -> None:
+                states.append(state)
+
+        bench.xen.instruments.add(Listener())
+        before = bench.xen.sched.decisions
+        bench.run(until=lambda: len(times) >= 100, deadline=100 * MS)
+        assert len(times) >= 100
+        assert bench.xen.sched.decisions <= before + 3
+        assert RUNSTATE_blocked not in states
+        assert not bench.xen.idling
+
+    def test_others_have_work(self) -> None:
+        bench, times = self.woken(others=1)
+        bench.run(deadline=5 * MS)
+        assert not times
+
+    def test_the_host_is_looked_after_all_the_same(self) -> None:
+        bench, times = self.woken()
+        reader, writer = os.pipe()
+        seen: list[int] = []
+
+        def ready() -> None:
+            os.read(reader, 1)
+            seen.append(bench.now)
+
+        bench.xen.door.watch(reader, ready)
+        try:
+            bench.xen.timers.add(MS, lambda: os.write(writer, b"x"))
+            bench.run(deadline=10 * MS)
+            assert len(times) > 500
+            assert len(seen) == 1
+            assert seen[0] < MS + 2 * LOOK_UP_NS
+        finally:
+            bench.xen.door.unwatch(reader)
+            os.close(reader)
+            os.close(writer)

@@ -172,8 +172,9 @@ class Call:
     # -- the caller's memory -----------------------------------------------------------------
     def read(self, addr: int, cls: type[S]) -> S:
         """Copy a structure in, in the caller's layout. Raises XenError(EFAULT)."""
-        data = self.memory.read(self._check(addr), cls.sizeof(self.bits))
-        return cls.unpack(data, self.bits)
+        codec = cls.codec(self.bits)
+        value: S = codec.unpack(self.memory.read(self._check(addr), codec.size))
+        return value
 
     def write(self, addr: int, value: Struct) -> None:
         """Copy a structure out, in the caller's layout. Raises XenError(EFAULT)."""

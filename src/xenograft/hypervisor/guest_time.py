@@ -10,6 +10,7 @@ version number, so that a reader on another vCPU never takes half of it.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xenograft.abi.vcpu import vcpu_runstate_info
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from xenograft.hypervisor.domain import Domain
     from xenograft.hypervisor.vcpu import Vcpu
 
+XEN_RUNSTATE_UPDATE = 1 << 63
+
 STAMP_PERIOD_NS = 1_000_000_000
 """A time record older than this is renewed when its vCPU is switched in (Xen calibrates once a
 second): the factor has 32 bits, so that an old record would drift."""
 
-XEN_RUNSTATE_UPDATE = 1 << 63
-
+# struct vcpu_runstate_info (public/vcpu.h), whose 64-bit members i386 aligns to 4 bytes.
+_RUNSTATE = {64: struct.Struct("<i4xQ4Q"), 32: struct.Struct("<iQ4Q")}
+_ENTRY_TIME = {bits: vcpu_runstate_info.offsetof("state_entry_time", bits) for bits in (32, 64)}
 # Everything of struct vcpu_time_info but the version and its padding (public/xen.h).
 _TIME = struct.Struct("<QQIbB2x")
 _TIME_OFFSET = {bits: vcpu_info.offsetof("time", bits) for bits in (32, 64)}
@@ -92,20 +96,15 @@ def update_runstate_area(vcpu: Vcpu) -> None:
     if not area or cpu is None:
         return
     domain = vcpu.domain
-    record = vcpu_runstate_info(
-        state=vcpu.runstate,
-        state_entry_time=vcpu.runstate_since + domain.time_shift,
-        time=list(vcpu.runstate_times),
-    )
-    try:
-        if domain.vm_assist >> VMASST_TYPE_runstate_update_flag & 1:
-            at = area + vcpu_runstate_info.offsetof("state_entry_time", domain.bits)
-            final = record.state_entry_time.to_bytes(8, "little")
-            record.state_entry_time |= XEN_RUNSTATE_UPDATE
-            cpu.write(at, record.state_entry_time.to_bytes(8, "little"))
-            cpu.write(area, record.pack(domain.bits))
-            cpu.write(at, final)
-        else:
-            cpu.write(area, record.pack(domain.bits))
-    except AccessError:
-        pass  # as in Xen: an area that's not mapped now is left alone
+    layout = _RUNSTATE[domain.bits]
+    since = (vcpu.runstate_since + domain.time_shift) % XEN_RUNSTATE_UPDATE
+    flagged = domain.vm_assist >> VMASST_TYPE_runstate_update_flag & 1
+    marked = since | XEN_RUNSTATE_UPDATE if flagged else since
+    # As in Xen: an area that's not mapped now is left alone.
+    with suppress(AccessError):
+        if flagged:
+            at = area + _ENTRY_TIME[domain.bits]
+            cpu.write(at, marked.to_bytes(8, "little"))
+        cpu.write(area, layout.pack(vcpu.runstate, marked, *vcpu.runstate_times))
+        if flagged:
+            cpu.write(at, since.to_bytes(8, "little"))

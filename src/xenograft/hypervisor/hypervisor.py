@@ -103,6 +103,8 @@ class Hypervisor:
         """Characters typed at the hypervisor's console, for CONSOLEIO_read."""
         self.dispatch = dispatch
         self.domains: dict[int, Domain] = {}
+        self._hosts: tuple[Domain, ...] = ()
+        """Those whose services run in this process, by domid."""
         """Domains by number, those that are dying included."""
         self.virqs = GlobalVirqHandlers(self.domains)
         self._next_domid = 1
@@ -115,6 +117,8 @@ class Hypervisor:
         """An event is pending for a service of the embedded control domain."""
         self.when_idle: dict[Callable[[], None], None] = {}
         """What services have put off until no vCPU can run (see `BackendHost.soon`)."""
+        self.idling = False
+        """Just that is being done: the last vCPU that ran is about to halt, or has."""
         self.attention = False
         """Somebody outside waits for what has just happened: the loop is to look up."""
 
@@ -142,9 +146,8 @@ class Hypervisor:
         """Let the services of embedded domains see their events, in the order of domids."""
         while self.host_events:
             self.host_events = False
-            for domid in sorted(self.domains):
-                domain = self.domains.get(domid)
-                if domain is not None and domain.is_host:
+            for domain in self._hosts:
+                if self.domains.get(domain.domid) is domain:
                     domain.events.run_callbacks()
 
     # -- domains -----------------------------------------------------------------------------
@@ -197,6 +200,8 @@ class Hypervisor:
         for vcpu in domain.vcpus:
             self.sched.add_unit(vcpu.unit, self.clock.now())
         self.domains[domid] = domain
+        if host:
+            self._hosts = tuple(sorted((*self._hosts, domain), key=lambda one: one.domid))
         self.meter.begin(domain)
         domain.report("created")
         return domain
@@ -294,6 +299,7 @@ class Hypervisor:
         self.frames.drop_pool(domain.pool)
         domain.space.close()
         del self.domains[domain.domid]
+        self._hosts = tuple(one for one in self._hosts if one is not domain)
         domain.report("destroyed")
         self.attention = True
 

@@ -74,11 +74,15 @@ HOST_SLICE = 8_000_000
 HOST_SLICE_NS = 10_000_000
 """The same for a machine on the real clock, in ns."""
 
+LOOK_UP_NS = 500_000
+"""After this time the next exit is an opportunity to look after the host."""
+
 FOREVER = 1 << 62
 
 # As plain integers: looking a member up in its class takes longer than comparing it.
 _KICK = int(ExitReason.KICK)
 _PAUSE = int(ExitReason.PAUSE)
+_HALT = int(ExitReason.HALT)
 _HOST = (int(ExitReason.BUDGET), _KICK)
 _NOTHING = (_KICK, 0, 0, 0, 0, 0, 0, 0)
 """The exit of a run whose exit has been answered already."""
@@ -183,7 +187,7 @@ class Loop:
             elif pcpu >= 0:
                 unit = core.current[pcpu]
                 assert unit is not None
-                members = [] if self._team is None else self._companions(pcpu, self._team.size)
+                members = self._companions(pcpu)
                 if len(members) > 1:
                     self._run_together(members, deadline)
                 else:
@@ -196,9 +200,7 @@ class Loop:
         """No vCPU may run: wait for the next timer, the deadline, or the host. False: in vain."""
         hypervisor = self.hypervisor
         if hypervisor.when_idle:
-            for function in list(hypervisor.when_idle):
-                function()
-            hypervisor.run_host_events()
+            self._serve_idleness()
             return True
         if hypervisor.door.serve(0.0):
             return True
@@ -215,6 +217,17 @@ class Loop:
         else:
             clock.advance_to(due)
         return True
+
+    def _serve_idleness(self) -> None:
+        """Do what was put off until no vCPU can run."""
+        hypervisor = self.hypervisor
+        hypervisor.idling = True
+        try:
+            for function in list(hypervisor.when_idle):
+                function()
+        finally:
+            hypervisor.idling = False
+        hypervisor.run_host_events()
 
     def _wait(self, due: int | None) -> None:
         """Wait for the host or the machine's time `due`; come back early when it may be at rest."""
@@ -239,8 +252,11 @@ class Loop:
             if core.current[self._turn] is not None:
                 return self._turn
             self._turn = -1
+        busy = core.all_cpus ^ core.idle
+        if not busy & (busy - 1):
+            return busy.bit_length() - 1
         best, least = -1, (FOREVER, FOREVER)
-        for pcpu in cpus_in(core.topology.all_cpus & ~core.idle):
+        for pcpu in cpus_in(busy):
             # Of those that wait for each other, since a domain's vCPUs don't run at once, the
             # one that has waited for longest.
             time = self._ready_time(pcpu), self._times[pcpu]
@@ -344,7 +360,7 @@ class Loop:
         """How far a physical CPU may go, for the sake of those behind it."""
         core = self.hypervisor.sched
         least = FOREVER
-        for other in cpus_in(core.topology.all_cpus & ~core.idle):
+        for other in cpus_in(core.all_cpus ^ core.idle):
             if other != pcpu:
                 least = min(least, self._ready_time(other))
         return least if least == FOREVER else least + self.window_ns
@@ -359,6 +375,7 @@ class Loop:
         self._cpus = (cpu,)
         unit, scheduler = vcpu.unit, vcpu.domain.sched.scheduler
         hypervisor.running = vcpu
+        alone = core.all_cpus ^ core.idle == 1 << pcpu
         bound = FOREVER if deadline is None else deadline
         if not self._single:
             if virtual:
@@ -368,20 +385,18 @@ class Loop:
                 self._turn = pcpu
                 if virtual:
                     self._turn_end = self._horizon(pcpu)
-                elif core.topology.all_cpus & ~core.idle & ~(1 << pcpu):
-                    self._turn_end = clock.now() + self.window_ns
                 else:
-                    self._turn_end = FOREVER
+                    self._turn_end = FOREVER if alone else clock.now() + self.window_ns
             bound = min(bound, self._turn_end)
         instruments = hypervisor.instruments
         slice_left = self.host_slice
         now = clock.now()
-        host_end = now + self.host_slice_ns
+        host_end, look_up = now + self.host_slice_ns, now + LOOK_UP_NS
         until = host_deadline = -1
         parallel = self._team is not None
         slice_end = core.slice_end
         spinning_yields = False
-        siblings = not self._single and self._sibling_waits(pcpu, vcpu)
+        siblings = not alone and self._sibling_waits(pcpu, vcpu)
         is_pv = vcpu.domain.kind is GuestKind.PV
         cpu.pause_exits(0)
         while True:
@@ -391,7 +406,16 @@ class Loop:
             if slice_end[pcpu] < limit:
                 limit = slice_end[pcpu]
             if now >= limit:
-                break
+                if not alone or now < timers.due or now >= bound or now >= slice_end[pcpu]:
+                    break
+                timers.run_due(now)
+                hypervisor.run_host_events()
+                if core.resched or core.current[pcpu] is not unit or vcpu.cpu is not cpu:
+                    break
+                if hypervisor.attention:
+                    break
+                now = clock.now()
+                continue
             if (siblings or scheduler.waits(pcpu)) is not spinning_yields:
                 # A vCPU that spins waits for another: let that one run.
                 spinning_yields = not spinning_yields
@@ -425,12 +449,17 @@ class Loop:
                 if host_over or reason == _KICK:
                     break
                 continue
+            if reason == _HALT and alone and hypervisor.when_idle and not scheduler.waits(pcpu):
+                # Nobody could run while it waits: what it would be woken by may come at once.
+                self._serve_idleness()
+                if core.current[pcpu] is not unit or vcpu.cpu is not cpu:
+                    break
             handle(hypervisor, vcpu, cpu, exit_)
             if hypervisor.host_events:
                 hypervisor.run_host_events()
             if core.resched or core.current[pcpu] is not unit:
                 break
-            if hypervisor.attention or host_over:
+            if hypervisor.attention or host_over or now >= look_up:
                 break
             if siblings and reason == _PAUSE:
                 self._turn = -1
@@ -442,7 +471,7 @@ class Loop:
             if now >= self._turn_end or timers.due <= now:
                 self._turn = -1
 
-    def _companions(self, pcpu: int, size: int) -> list[int]:
+    def _companions(self, pcpu: int) -> list[int]:
         """Physical CPUs that can run at the same time as `pcpu`, which is the first of them.
 
         vCPUs of one domain can't.  Those with an exit every moment don't: each exit stops the
@@ -452,12 +481,14 @@ class Loop:
         pages of others, who may execute what they write there.
         """
         core = self.hypervisor.sched
+        others = core.all_cpus ^ core.idle ^ 1 << pcpu
+        if self._team is None or not others:
+            return []
         members: list[int] = []
         domains: set[int] = set()
-        busy = cpus_in(core.topology.all_cpus & ~core.idle & ~(1 << pcpu))
-        for one in (pcpu, *sorted(busy, key=lambda other: self._times[other])):
+        for one in (pcpu, *sorted(cpus_in(others), key=lambda other: self._times[other])):
             unit = core.current[one]
-            if unit is None or len(members) == size:
+            if unit is None or len(members) == self._team.size:
                 continue
             vcpu: Vcpu = unit.owner
             domain: Domain = vcpu.domain
@@ -487,7 +518,7 @@ class Loop:
         end = now + self.host_slice_ns
         if deadline is not None:
             end = min(end, deadline)
-        if (core.topology.all_cpus & ~core.idle).bit_count() > len(members):
+        if (core.all_cpus ^ core.idle).bit_count() > len(members):
             # Others have their turn soon.
             end = min(end, now + self.window_ns)
         for pcpu, vcpu, cpu in zip(members, vcpus, cpus, strict=True):

@@ -54,7 +54,8 @@ class SchedCore:
         """When each CPU's current unit was switched in (or idling began)."""
         self.slice_end = [FOREVER] * cpus
         self.idle_ns = [0] * cpus
-        self.idle: CpuMask = topology.all_cpus
+        self.all_cpus: CpuMask = topology.all_cpus
+        self.idle: CpuMask = self.all_cpus
         """CPUs that run nothing."""
         self.resched: CpuMask = 0
         """CPUs that are to decide at once."""
