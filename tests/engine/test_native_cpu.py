@@ -21,7 +21,7 @@ from tests.engine.native_machine import (
     Bench,
     bench,
 )
-from xenograft.engine.protocol import ExitReason
+from xenograft.engine.protocol import MSR_APIC_BASE, MSR_X2APIC_EOI, ExitReason
 
 LINE = 0x70000
 INTEL = (0, -1, 1, *struct.unpack("<III", b"GenuntelineI"))
@@ -137,6 +137,110 @@ class TestInterrupts:
         guest.cpu.set_interrupt(0x40)
         guest.run(ExitReason.HALT)
         assert (guest.cpu.get("rbx"), guest.cpu.get("rcx")) == (1, 9)
+
+
+EOI = "mov $0x80b,%ecx; xor %eax,%eax; xor %edx,%edx; wrmsr"
+
+
+class TestEnds:
+    """The end of an interrupt that concerns nobody else is no exit."""
+
+    @pytest.fixture(autouse=True)
+    def handler(self, guest: Bench) -> None:
+        guest.gate(0x40, HANDLERS)
+        guest.load(f"{EOI}; incl %ebx; iretq", at=HANDLERS)
+
+    def test_it_is_told_once(self, guest: Bench) -> None:
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        assert not guest.cpu.ended_interrupt()
+        guest.run(ExitReason.HALT)
+        assert guest.cpu.get("rbx") == 1
+        assert guest.cpu.taken_interrupt() == 0x40
+        assert guest.cpu.ended_interrupt()
+        assert not guest.cpu.ended_interrupt()
+
+    def test_only_where_it_was_allowed(self, guest: Bench) -> None:
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40)
+        assert guest.run(ExitReason.MSR_WRITE)[2:4] == (MSR_X2APIC_EOI, 0)
+        guest.cpu.complete()
+        guest.run(ExitReason.HALT)
+        assert not guest.cpu.ended_interrupt()
+
+    def test_before_it_has_entered_and_a_second_time_it_is_an_exit(self, guest: Bench) -> None:
+        guest.load(f"{EOI}; sti; nop; nop; cli; {EOI}; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        guest.run(ExitReason.MSR_WRITE)
+        assert guest.cpu.get("rbx") == 0
+        guest.cpu.complete()
+        guest.run(ExitReason.MSR_WRITE)
+        assert guest.cpu.get("rbx") == 1
+        assert guest.cpu.ended_interrupt()
+        guest.cpu.complete()
+        guest.run(ExitReason.HALT)
+
+    @pytest.mark.parametrize("later", [0x41, -1])
+    def test_not_if_another_has_been_asked_for(self, guest: Bench, later: int) -> None:
+        guest.gate(0x40, HANDLERS + 256)
+        guest.load(f"inb $0x80,%al; {EOI}; iretq", at=HANDLERS + 256)
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        guest.run(ExitReason.IO_IN)
+        guest.cpu.set_interrupt(later, True)
+        guest.cpu.complete()
+        guest.run(ExitReason.MSR_WRITE)
+        assert not guest.cpu.ended_interrupt()
+
+    @pytest.mark.parametrize(
+        ("steps", "expected"),
+        [
+            ("mov $0x80b,%ecx; mov $1,%eax; xor %edx,%edx", (MSR_X2APIC_EOI, 1)),
+            ("mov $0x80b,%ecx; xor %eax,%eax; mov $1,%edx", (MSR_X2APIC_EOI, 1 << 32)),
+            ("mov $0x80c,%ecx; xor %eax,%eax; xor %edx,%edx", (0x80C, 0)),
+        ],
+    )
+    def test_other_writes_are_exits(
+        self, guest: Bench, steps: str, expected: tuple[int, int]
+    ) -> None:
+        guest.load(f"{steps}; wrmsr; {EOI}; iretq", at=HANDLERS)
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        assert guest.run(ExitReason.MSR_WRITE)[2:4] == expected
+        assert not guest.cpu.ended_interrupt()
+        guest.cpu.complete()
+        guest.run(ExitReason.HALT)
+        assert guest.cpu.ended_interrupt()
+
+    def test_not_after_a_change_of_the_apics_mode(self, guest: Bench) -> None:
+        base = f"mov ${MSR_APIC_BASE},%ecx; mov $0xfee00800,%eax; xor %edx,%edx; wrmsr"
+        guest.load(f"{base}; {EOI}; iretq", at=HANDLERS)
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        assert guest.run(ExitReason.MSR_WRITE)[2] == MSR_APIC_BASE
+        guest.cpu.complete()
+        assert guest.run(ExitReason.MSR_WRITE)[2] == MSR_X2APIC_EOI
+        assert not guest.cpu.ended_interrupt()
+
+    def test_a_restored_cpu_knows_of_none(self, guest: Bench) -> None:
+        guest.load(f"inb $0x80,%al; {EOI}; iretq", at=HANDLERS)
+        guest.load("sti; nop; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        guest.run(ExitReason.IO_IN)
+        guest.cpu.complete()
+        guest.cpu.restore(guest.cpu.save())
+        guest.run(ExitReason.MSR_WRITE)
+        assert not guest.cpu.ended_interrupt()
+
+    def test_user_code_gets_a_fault(self, guest: Bench) -> None:
+        guest.gate(13, HANDLERS + 256)
+        guest.load("hlt", at=HANDLERS + 256)
+        guest.load("iretq", at=HANDLERS)
+        guest.load(TO_USER.format(flags=0x202) + f"user: nop; nop; {EOI}; hlt")
+        guest.cpu.set_interrupt(0x40, True)
+        guest.run(ExitReason.HALT)
+        assert guest.cpu.taken_interrupt() == 0x40
+        assert not guest.cpu.ended_interrupt()
 
 
 def frame(guest: Bench) -> tuple[int, int, int]:

@@ -25,6 +25,8 @@ from typing import NamedTuple, cast
 from xenograft.engine.fake_memory import FakeMemory, FakeSpace
 from xenograft.engine.fake_pv import FakePvCpu, FakePvPages
 from xenograft.engine.protocol import (
+    MSR_APIC_BASE,
+    MSR_X2APIC_EOI,
     P2M_PRESENT,
     P2M_WRITE,
     PAGE_SHIFT,
@@ -156,6 +158,7 @@ class FakeCpu(FakePvCpu):
         self._kicked = False
         self._vector = -1
         self._taken = -1
+        self._ends = self._ending = self._ended = False
         self._nmi = False
         self._injections: list[tuple[int, int, int]] = []
         self._tsc = (True, 1_000_000, 0)
@@ -196,6 +199,8 @@ class FakeCpu(FakePvCpu):
             self._load_arguments(exit_)
             if exit_[0] in NEEDS_ANSWER:
                 self._pending = exit_
+                if exit_[0] == ExitReason.MSR_WRITE and exit_[2] == MSR_APIC_BASE:
+                    self._ends = self._ending = False
                 if self._answer_natively(exit_):
                     continue
             elif exit_[0] == ExitReason.HALT:
@@ -242,6 +247,9 @@ class FakeCpu(FakePvCpu):
             self.complete(*values)
         elif reason == ExitReason.MSR_READ and a in self._msrs:
             self.complete(self._msrs[a])
+        elif reason == ExitReason.MSR_WRITE and (a, b) == (MSR_X2APIC_EOI, 0) and self._ending:
+            self._ending, self._ended = False, True
+            self.complete()
         elif reason == ExitReason.MSR_WRITE and a in self._msrs:
             self._msrs[a] = b
             self.complete()
@@ -343,6 +351,7 @@ class FakeCpu(FakePvCpu):
         from_line = vector != -1
         if not from_line:
             vector, self._vector = self._vector, -1
+            self._ending = self._ends if vector != -1 else self._ending
         if vector != -1:
             self._taken = vector
             self._enter(vector, int(from_line))
@@ -362,13 +371,17 @@ class FakeCpu(FakePvCpu):
             return -1
         return self._line[1]
 
-    def set_interrupt(self, vector: int) -> None:
+    def set_interrupt(self, vector: int, ends: bool = False) -> None:
         self.calls.append(("set_interrupt", (vector,)))
-        self._vector = vector
+        self._vector, self._ends, self._ending = vector, ends, False
 
     def taken_interrupt(self) -> int:
         taken, self._taken = self._taken, -1
         return taken
+
+    def ended_interrupt(self) -> bool:
+        ended, self._ended = self._ended, False
+        return ended
 
     def set_line(self, maddr: int, vector: int) -> None:
         self.calls.append(("set_line", (maddr, vector)))

@@ -72,6 +72,9 @@ class ExitReason(IntEnum):
 
 SYSREG_CR8 = 1 << 32 | 8
 
+MSR_APIC_BASE = 0x1B
+MSR_X2APIC_EOI = 0x80B
+
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -331,12 +334,21 @@ class Cpu(Protocol):
     def restore(self, state: Mapping[str, int | bytes], /) -> None: ...
 
     # -- interrupts ----------------------------------------------------------------------
-    def set_interrupt(self, vector: int, /) -> None:
-        """Request a maskable interrupt, entered when the guest allows it (-1: withdraw)."""
+    def set_interrupt(self, vector: int, ends: bool = False, /) -> None:
+        """Request a maskable interrupt, entered when the guest allows it (-1: withdraw).
+
+        `ends`: once it has entered, the guest's next write of 0 to the x2APIC's EOI register
+        (MSR 0x80b) is no exit, but told by `ended_interrupt`; unless this is called before, or
+        MSR_APIC_BASE is written.
+        """
         ...
 
     def taken_interrupt(self) -> int:
         """The vector that entered since the last call, or -1."""
+        ...
+
+    def ended_interrupt(self) -> bool:
+        """Whether the guest has ended an interrupt without an exit since the last call."""
         ...
 
     def set_line(self, maddr: int, vector: int, /) -> None:

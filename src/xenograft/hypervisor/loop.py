@@ -440,7 +440,7 @@ class Loop:
                     vcpu.note_run(now - before, _stops_others(exit_))
             if is_pv:
                 hypervisor.frames.settle()
-            if vcpu.requested >= 0:
+            if vcpu.requested >= 0 or vcpu.unended:
                 self._acknowledge(vcpu, cpu)
             if instruments.injection is not None:
                 self._report_injections(vcpu, cpu)
@@ -565,7 +565,7 @@ class Loop:
             if self._called or _stops_others(exit_):
                 return exit_
             vcpu, cpu = vcpus[index], cpus[index]
-            if vcpu.requested >= 0:
+            if vcpu.requested >= 0 or vcpu.unended:
                 self._acknowledge(vcpu, cpu)
             self._answer_one(vcpu, cpu, exit_)
             now = clock.now()
@@ -597,7 +597,7 @@ class Loop:
         for vcpu, cpu in zip(vcpus, cpus, strict=True):
             # One's exit may raise something for another, whose APIC has to know first what was
             # taken: an interrupt that comes again before would count as the same.
-            if vcpu.requested >= 0:
+            if vcpu.requested >= 0 or vcpu.unended:
                 self._acknowledge(vcpu, cpu)
         for vcpu, cpu, exit_ in zip(vcpus, cpus, exits, strict=True):
             if vcpu.cpu is cpu:  # else what another one has asked for was its end
@@ -618,19 +618,33 @@ class Loop:
     def _request_interrupt(self, vcpu: Vcpu, cpu: Cpu) -> None:
         """Ask the engine for the vector that the local APIC has for it, if any."""
         vcpu.irq_dirty = False
-        if vcpu.lapic is not None:
-            vector = vcpu.lapic.next_vector()
-            if vector != vcpu.requested:
-                cpu.set_interrupt(vector)
-                vcpu.requested = vector
+        lapic = vcpu.lapic
+        if lapic is None:
+            return
+        vector = lapic.next_vector()
+        if vector != vcpu.requested:
+            # Those who watch exits shall see each end of an interrupt.
+            watched = self.hypervisor.instruments.exit is not None
+            vcpu.unended = vector >= 0 and not watched and lapic.ends_alone(vector)
+            cpu.set_interrupt(vector, vcpu.unended)
+            vcpu.requested = vector
+        elif vcpu.unended and lapic.irr and (vector < 0 or not lapic.ends_alone(vector)):
+            # Something has come that the end of this one lets in.
+            vcpu.unended = False
+            cpu.set_interrupt(vector)
 
     def _acknowledge(self, vcpu: Vcpu, cpu: Cpu) -> None:
-        """Tell the local APIC if the requested vector was taken."""
-        if cpu.taken_interrupt() != vcpu.requested or vcpu.lapic is None:
+        """Tell the local APIC if the requested vector was taken, and ended."""
+        lapic = vcpu.lapic
+        if lapic is None:
             return
-        vector, vcpu.requested = vcpu.requested, -1
-        vcpu.lapic.acknowledge(vector)
-        vcpu.irq_dirty = True
+        if vcpu.requested >= 0 and cpu.taken_interrupt() == vcpu.requested:
+            vector, vcpu.requested = vcpu.requested, -1
+            lapic.acknowledge(vector)
+            vcpu.irq_dirty = True
+        if vcpu.unended and cpu.ended_interrupt():
+            vcpu.unended = False
+            lapic.eoi()
 
     def _report_injections(self, vcpu: Vcpu, cpu: Cpu) -> None:
         hook = self.hypervisor.instruments.injection

@@ -66,6 +66,7 @@ class Vcpu:
         "time_area",
         "time_stamped",
         "tsc",
+        "unended",
         "unit",
         "upcall_vector",
         "vcpu_id",
@@ -106,6 +107,8 @@ class Vcpu:
         """Whether the local APIC has to be asked again which vector is next."""
         self.requested = -1
         """The vector that was requested of the engine, or -1."""
+        self.unended = False
+        """The guest may end the last vector that was requested without an exit."""
         self.upcall_vector = 0
         """HVMOP_set_evtchn_upcall_vector's vector; 0: the domain's callback is used."""
         self.vcpu_info_maddr: int | None = None

@@ -222,6 +222,8 @@ struct vcpu {
     bool watching;
 
     int vector, taken;
+    /* Whether the guest may end `vector`, or the one that it has taken, without an exit. */
+    bool ends, ending, ended;
     bool nmi;
     uint64_t line;
     int line_vector;

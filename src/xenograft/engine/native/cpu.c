@@ -229,14 +229,16 @@ static PyObject *cpu_skip(struct vcpu *v, PyObject *arg)
 
 /* -- interrupts ---------------------------------------------------------------------------------- */
 
-static PyObject *cpu_set_interrupt(struct vcpu *v, PyObject *arg)
+static PyObject *cpu_set_interrupt(struct vcpu *v, PyObject *args)
 {
-    long vector = PyLong_AsLong(arg);
-    if (PyErr_Occurred())
+    int vector, ends = 0;
+    if (!PyArg_ParseTuple(args, "i|p", &vector, &ends))
         return NULL;
     if (vector < -1 || vector > 255)
         return PyErr_Format(PyExc_ValueError, "vectors are -1 to 255");
-    v->vector = (int)vector;
+    v->vector = vector;
+    v->ends = ends;
+    v->ending = false;
     Py_RETURN_NONE;
 }
 
@@ -246,6 +248,14 @@ static PyObject *cpu_taken_interrupt(struct vcpu *v, PyObject *unused)
     int taken = v->taken;
     v->taken = -1;
     return PyLong_FromLong(taken);
+}
+
+static PyObject *cpu_ended_interrupt(struct vcpu *v, PyObject *unused)
+{
+    (void)unused;
+    bool ended = v->ended;
+    v->ended = false;
+    return PyBool_FromLong(ended);
 }
 
 static PyObject *cpu_set_line(struct vcpu *v, PyObject *args)
@@ -624,7 +634,8 @@ static PyMethodDef methods[] = {
     METHOD(fault, METH_VARARGS | METH_KEYWORDS), METHOD(kick, METH_NOARGS),
     METHOD(instructions, METH_NOARGS), METHOD(skip, METH_O), METHOD(get, METH_O),
     METHOD(set, METH_VARARGS), METHOD(save, METH_NOARGS), METHOD(restore, METH_O),
-    METHOD(set_interrupt, METH_O), METHOD(taken_interrupt, METH_NOARGS),
+    METHOD(set_interrupt, METH_VARARGS), METHOD(taken_interrupt, METH_NOARGS),
+    METHOD(ended_interrupt, METH_NOARGS),
     METHOD(set_line, METH_VARARGS), METHOD(poke_line, METH_NOARGS), METHOD(set_nmi, METH_NOARGS),
     METHOD(interruptible, METH_NOARGS), METHOD(injections, METH_NOARGS),
     METHOD(translate, METH_O), METHOD(read, METH_VARARGS), METHOD(write, METH_VARARGS),

@@ -29,6 +29,8 @@ enum { VECTOR_DB = 1, VECTOR_UD = 6, VECTOR_GP = 13 };
 #define EFER_LMA (1ull << 10)
 #define EFER_NXE (1ull << 11)
 #define CR3_RESERVED (~0ull << 52)
+#define MSR_APIC_BASE 0x1bu
+#define MSR_X2APIC_EOI 0x80bu
 #define VENDOR_INTEL 0x756e6547u /* "Genu" */
 #define MXCSR_RESERVED 0xffff0000u
 
@@ -164,6 +166,7 @@ bool NAME(x86_cpu_exec_interrupt)(void *cs, int request)
     } else if (v->vector >= 0) {
         vector = v->taken = v->vector;
         v->vector = -1;
+        v->ending = v->ends;
         record_injection(v, vector, 0);
     } else {
         CPU_INTERRUPT_REQUEST(cs) &= ~CPU_INTERRUPT_HARD;
@@ -447,6 +450,13 @@ void NAME(helper_wrmsr)(void *env)
         ENV_SYSENTER_CS(env) = (uint32_t)value & 0xffff;
         return;
     }
+    if (index == MSR_X2APIC_EOI && !value && v->ending) {
+        v->ending = false;
+        v->ended = true;
+        return;
+    }
+    if (index == MSR_APIC_BASE)
+        v->ends = v->ending = false; /* in another mode that MSR doesn't exist */
     if (!plain) {
         vcpu_access(v, EXIT_MSR_WRITE, args, values, RETADDR());
         return;

@@ -291,6 +291,7 @@ PyObject *cpu_restore(struct vcpu *v, PyObject *state)
     v->pauses = (uint32_t)pauses;
     v->dead = dead;
     v->pending = v->fault = false;
+    v->ends = v->ending = v->ended = false;
     v->reason = EXIT_NONE;
     ENV_OLD_EXCEPTION(v->env) = -1;
     NAME(tlb_flush)(v->cs);

@@ -288,6 +288,14 @@ class LocalApic:
         vector = irr.bit_length() - 1
         return vector if vector & 0xF0 > self.ppr() & 0xF0 else -1
 
+    def ends_alone(self, vector: int) -> bool:
+        """Whether the end of `vector`, which is next, would concern nobody else.
+
+        It's written to an MSR then, nothing waits for it, and no I/O APIC must hear of it.
+        """
+        bit = 1 << vector
+        return self.irr == bit and not self.tmr & bit and self.x2apic_mode
+
     def acknowledge(self, vector: int) -> None:
         """The CPU entered `vector`: from requested to in service."""
         bit = 1 << vector
