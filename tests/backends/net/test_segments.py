@@ -127,18 +127,15 @@ def pieces_of(make: Make, body: bytes, size: int, flags: int) -> list[bytes]:
 @given(
     st.sampled_from([support.tcp4, support.tcp6]),
     st.integers(1000, 60000),
-    st.integers(2, 5),
     st.sampled_from([0x10, 0x18, 0x19, 0x11]),
 )
-def test_segments_in_sequence_are_joined(make: Make, size: int, count: int, flags: int) -> None:
+def test_segments_in_sequence_are_joined(make: Make, size: int, flags: int) -> None:
     body = bytes(index * 11 & 0xFF for index in range(size))
-    first, *others = pieces_of(make, body, -(-size // count), flags)
-    for other in others:
-        joined = join(first, other, 200)
-        assert joined is not None
-        first = joined
-    (packet,) = fit(first, 200)
+    first, second = pieces_of(make, body, -(-size // 2), flags)
+    packet = join(first, second, 200)
+    assert packet is not None
     assert packet.gso_size
+    assert packet.csum_blank
     cut = [complete(piece).data for piece in segment(packet)]
     assert all(support.transport_sum(piece) == 0xFFFF for piece in cut)
     assert all(support.ones_complement(p[14:34]) == 0xFFFF for p in cut if p[14] >> 4 == 4)
@@ -192,7 +189,7 @@ def test_any_other_header_is_another_packet(at: int, value: int) -> None:
     if counts and not same and at not in (16, 17):
         assert joined is None
     elif joined is not None:
-        assert len(joined) <= len(first) + 500
+        assert len(joined.data) <= len(first) + 500
 
 
 def syn(options: bytes, flags: int = 2) -> Packet:

@@ -14,6 +14,7 @@ ETH_HLEN = 14
 ETH_ALEN = 6
 ETH_P_IP = 0x0800
 ETH_P_IPV6 = 0x86DD
+_IPV4 = ETH_P_IP.to_bytes(2, "big")
 _VLAN = (0x8100, 0x88A8)
 _VLAN_TAGS = 2
 
@@ -43,6 +44,8 @@ class Headers(NamedTuple):
 
 def locate(frame: bytes) -> Headers | None:
     """The headers of an IP packet in an Ethernet frame; None for all other frames."""
+    if frame[12:14] == _IPV4:  # as nearly always
+        return _ipv4(frame, ETH_HLEN)
     at = ETH_HLEN - 2
     for _ in range(_VLAN_TAGS + 1):
         ethertype = int.from_bytes(frame[at : at + 2], "big")

@@ -64,10 +64,10 @@ def _with_mss(data: bytes, tcp: int, end: int) -> bytes:
     return data
 
 
-def join(first: bytes, second: bytes, mtu: int) -> bytes | None:
-    """Two TCP segments of the peer's as one, if the second continues the first; else None.
+def join(first: bytes, second: bytes, mtu: int) -> Packet | None:
+    """Two TCP segments of the peer's as one packet for a link with `mtu`, to be segmented there.
 
-    The result is for `fit` with that `mtu`: it's longer, and has no TCP checksum.  As with GRO,
+    None if the second doesn't continue the first, or one segment could hold both.  As with GRO,
     all that is in the headers has to be equal; but for the second's FIN, and PSH, which libslirp
     sets whenever it has sent all that it has.
     """
@@ -106,8 +106,13 @@ def join(first: bytes, second: bytes, mtu: int) -> bytes | None:
     header = bytearray(first[:start])
     header[tcp + 13] = second[tcp + 13]
     set_lengths(header, one, body + more, int.from_bytes(first[ip + 4 : ip + 6], "big"))
-    views = memoryview(first)[start : one.end], memoryview(second)[start : two.end]
-    return b"".join((header, *views))  # the only copy
+    return _large(
+        header,
+        one._replace(end=one.end + more),
+        mtu,
+        memoryview(first)[start : one.end],
+        memoryview(second)[start : two.end],
+    )
 
 
 def fit(data: bytes, mtu: int) -> list[Packet]:
@@ -121,18 +126,18 @@ def fit(data: bytes, mtu: int) -> list[Packet]:
     if headers is None:
         return []
     if headers.protocol == IPPROTO_TCP and headers.transport + 20 <= headers.end:
-        return [_large_segment(data, headers, mtu)]
+        rest = headers.transport + 20
+        return [_large(bytearray(data[:rest]), headers, mtu, memoryview(data)[rest:])]
     return _fragments(data, headers, mtu) if headers.version == 4 else []
 
 
-def _large_segment(data: bytes, headers: Headers, mtu: int) -> Packet:
-    length = (data[headers.transport + 12] >> 4) * 4
+def _large(header: bytearray, headers: Headers, mtu: int, *rest: memoryview) -> Packet:
+    """A TCP segment out of its headers, TCP's without options at least, and the rest."""
+    length = (header[headers.transport + 12] >> 4) * 4
     size = mtu - (headers.transport - headers.network) - length
     kind = XEN_NETIF_GSO_TYPE_TCPV4 if headers.version == 4 else XEN_NETIF_GSO_TYPE_TCPV6
-    rest = headers.transport + 20
-    header = bytearray(data[:rest])
     blank_transport(header, headers, headers.end - headers.transport)
-    return Packet(b"".join((header, memoryview(data)[rest:])), True, True, kind, max(size, 1))
+    return Packet(b"".join((header, *rest)), True, True, kind, max(size, 1))
 
 
 def _fragments(data: bytes, headers: Headers, mtu: int) -> list[Packet]:

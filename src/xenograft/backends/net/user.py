@@ -184,7 +184,8 @@ class UserNetwork(Port):
         if self._held:
             joined = join(self._held, data, self._mtu)
             if joined is not None:
-                self._held = joined
+                self._held = b""
+                self.send(joined)
                 return length
             self._send_held()
         if self._inside and length >= _WORTH_JOINING:
@@ -274,10 +275,17 @@ class UserNetwork(Port):
                 self._door.watch(self._epoll.fileno(), self._on_ready)
             else:
                 self._door.unwatch(self._epoll.fileno())
-        self._timers.cancel(self._tick)
-        self._tick = None
-        if timeout.value != libslirp.TIMEOUT_INFINITE:
-            deadline = self._clock() + max(timeout.value, 1) * 1_000_000
+        self._tick_by(timeout.value)
+
+    def _tick_by(self, timeout_ms: int) -> None:
+        """See that libslirp is entered in this time.  One look too early does no harm."""
+        tick = self._tick
+        if timeout_ms == libslirp.TIMEOUT_INFINITE:
+            self._timers.cancel(tick)
+            return
+        deadline = self._clock() + max(timeout_ms, 1) * 1_000_000
+        if tick is None or not tick.active or tick.deadline > deadline:
+            self._timers.cancel(tick)
             self._tick = self._timers.add(deadline, self._on_ready)
 
     def _register(self, fd: int, mask: int) -> None:

@@ -122,13 +122,15 @@ class GrantCopier:
     else goes the way of `copy_from_grant` and `copy_to_grant`.
     """
 
-    __slots__ = ("_domid", "_granter", "_memory", "_table")
+    __slots__ = ("_domid", "_frames", "_granter", "_memory", "_packed", "_table")
 
     def __init__(self, table: GrantTable, domid: int) -> None:
         self._table = table
         self._domid = domid
         self._memory = table.shared.memory
         self._granter: GrantTable | None = None
+        self._frames: list[int] = []
+        self._packed = b""
 
     def _find(self, ref: int, offset: int, size: int, write: bool) -> int | None:
         """The machine address of bytes in a grant that is as described above, else None."""
@@ -168,9 +170,11 @@ class GrantCopier:
         if described is None:
             return None
         space, types = described
-        frames = struct.pack(f"={len(shared.frames)}Q", *shared.frames)
+        if shared.frames != self._frames:
+            self._frames = list(shared.frames)
+            self._packed = struct.pack(f"={len(self._frames)}Q", *self._frames)
         owner, peer = domain.domid, self._table.domain.domid
-        return Granted(space, frames, granter.active, types, owner, peer)
+        return Granted(space, self._packed, granter.active, types, owner, peer)
 
     def copy_all_from(self, parts: bytes) -> bytes | None:
         """Read from plain grants at once; None: copy them one by one.
