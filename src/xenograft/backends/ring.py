@@ -197,6 +197,11 @@ class BackRing:
             self.tap.requests(taken)
         return taken
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody listens to what passes, so that each slot must come by here."""
+        return self.tap is not None and self.tap.active
+
     def answered(self, count: int) -> None:
         """So many requests, the next ones, have been taken and answered by others."""
         self.req_cons = self.req_cons + count & _MASK

@@ -30,6 +30,11 @@ class RingTap:
         self._request = request
         self._response = response
 
+    @property
+    def active(self) -> bool:
+        """Whether somebody listens."""
+        return self._instruments.ring is not None
+
     def requests(self, slots: Sequence[bytes]) -> None:
         """These were taken."""
         if (hook := self._instruments.ring) is not None:

@@ -33,6 +33,27 @@ def blkif_batch(
     took that long. Raises IndexError, ValueError.
     """
 
+def netif_put(
+    memory: Memory,
+    ring: bytes,
+    slots: int,
+    consumer: int,
+    producer: int,
+    granted: Granted,
+    headroom: int,
+    flags: int,
+    extra: bytes,
+    data: bytes,
+    /,
+) -> int:
+    """Put a packet into the pages that the next receive requests grant, and answer them.
+
+    `ring` holds the machine addresses of its pages (64 bits each), `extra` the extra slots of the
+    packet, `flags` are those of its first response. The caller has seen that so many requests
+    wait. Returns how many were used; 0: one isn't plain, and nothing was done. Raises IndexError,
+    ValueError.
+    """
+
 class Memory:
     def __init__(self, frames: int) -> None: ...
     frames: int

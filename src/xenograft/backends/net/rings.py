@@ -39,7 +39,7 @@ from xenograft.backends.net.chain import Chain, next_chain
 from xenograft.backends.net.control import PacketHash
 from xenograft.backends.net.packet import BadPacket, Packet, check_gso
 from xenograft.backends.ring import BackRing, RingError
-from xenograft.engine.protocol import PAGE_SIZE
+from xenograft.engine.protocol import PAGE_SIZE, Granted
 from xenograft.hypervisor.grants.status import GrantError
 
 TX_ENTRY_SIZE = max(netif_tx_request.sizeof(), netif_tx_response.sizeof())
@@ -72,6 +72,14 @@ def _gso_extra(kind: int, size: int) -> bytes:
     return netif_extra_info(type=XEN_NETIF_EXTRA_TYPE_GSO, flags=0, u=gso).pack()
 
 
+def _flags(packet: Packet, extras: list[bytes]) -> int:
+    """What the first response of a packet says of it."""
+    flags = NETRXF_extra_info if extras else 0
+    if packet.csum_blank:
+        return flags | NETRXF_csum_blank | NETRXF_data_validated
+    return flags | NETRXF_data_validated if packet.validated else flags
+
+
 class Grants(Protocol):
     """Copies from and to pages of the front end's.  Raise GrantError and IndexError."""
 
@@ -79,6 +87,11 @@ class Grants(Protocol):
     def copy_all_to(self, parts: bytes, data: bytes, /) -> bool: ...
     def copy_from(self, ref: int, offset: int, size: int, /) -> bytes: ...
     def copy_to(self, ref: int, offset: int, data: bytes, /) -> None: ...
+    def describe(self) -> Granted | None: ...
+
+
+Put = Callable[[int, int, Granted, int, int, bytes, bytes], int]
+"""`_core.netif_put` for the pages of one ring."""
 
 
 class TxRing:
@@ -198,9 +211,12 @@ class RxRing:
         *,
         complain: Callable[[str], None],
         notify: Callable[[], None],
+        put: Put | None = None,
     ) -> None:
+        """`put` brings a packet into plain pages, where the native core can do so."""
         self.ring = ring
         self.features = features
+        self._native = put
         self._grants = grants
         self._complain = complain
         self._notify = notify
@@ -238,6 +254,8 @@ class RxRing:
                 break
             self._waiting.popleft()
             self._bytes -= len(packet.data)
+            if self._put_natively(packet, extras):
+                continue
             slots = ring.take(count)
             if len(slots) < count:
                 raise RingError("receive requests were taken back")
@@ -251,6 +269,26 @@ class RxRing:
     def _slots(self, packet: Packet, extras: list[bytes]) -> int:
         data = -(-(len(packet.data) + self.features.headroom) // PAGE_SIZE)
         return data + len(extras) + self._is_prefixed(packet)
+
+    def _put_natively(self, packet: Packet, extras: list[bytes]) -> bool:
+        """The same as `_put`, but for packets and pages that have something about them."""
+        ring, put = self.ring, self._native
+        if put is None or ring.watched or self._is_prefixed(packet):
+            return False
+        granted = self._grants.describe()
+        if granted is None:
+            return False
+        used = put(
+            ring.req_cons,
+            ring.rsp_prod_pvt,
+            granted,
+            self.features.headroom,
+            _flags(packet, extras),
+            b"".join(extras),
+            packet.data,
+        )
+        ring.answered(used)
+        return used > 0
 
     def _put(self, packet: Packet, slots: list[bytes], extras: list[bytes]) -> None:
         """A packet into as many slots as it needs."""
@@ -282,11 +320,7 @@ class RxRing:
                 for gref, offset, size, end in zip(grefs, offsets, sizes, ends, strict=True)
             ]
         flags = [*[NETRXF_more_data] * (len(sizes) - 1), 0]
-        flags[0] |= NETRXF_extra_info if extras else 0
-        if packet.csum_blank:
-            flags[0] |= NETRXF_csum_blank | NETRXF_data_validated
-        elif packet.validated:
-            flags[0] |= NETRXF_data_validated
+        flags[0] |= _flags(packet, extras)
         responses = list(map(_rx_response, idents, offsets, flags, statuses))
         self.ring.respond_all([*answers, responses[0], *extras, *responses[1:]])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +20,7 @@ from xenograft.abi.io.netif import (
     XEN_NETIF_GSO_TYPE_TCPV6,
     xen_netif_ctrl_request,
 )
+from xenograft.abi.io.ring import ring_size
 from xenograft.backends.net.control import (
     CTRL_ENTRY_SIZE,
     MAX_HASH_KEY_SIZE,
@@ -34,6 +36,7 @@ from xenograft.backends.net.rings import (
     HEADROOM_MAX,
     RX_ENTRY_SIZE,
     TX_ENTRY_SIZE,
+    Put,
     RxFeatures,
     RxRing,
     TxRing,
@@ -121,6 +124,16 @@ class VifState(msgspec.Struct, frozen=True):
 
     hashing: Hashing
     multicast: tuple[bytes, ...]
+
+
+def _native(pages: MappedPages) -> Put | None:
+    """What puts packets into a receive ring of the native core's memory; None for another one."""
+    from xenograft.engine import _core
+
+    memory = pages.memory
+    if not isinstance(memory, _core.Memory):
+        return None
+    return partial(_core.netif_put, memory, pages.packed, ring_size(pages.size, RX_ENTRY_SIZE))
 
 
 class VifDevice(XenbusDevice):
@@ -321,6 +334,7 @@ class VifDevice(XenbusDevice):
             self._features,
             complain=self._complain,
             notify=rx_channel.notify,
+            put=_native(queue.pages[-1]),
         )
 
     def _bind(self, queue: _Queue, port: int, callback: Callable[[], None]) -> EventChannel:

@@ -77,6 +77,7 @@ struct memory {
 int memory_register(PyObject *module);
 PyObject *inet_sum(PyObject *self, PyObject *argument);
 PyObject *blkif_batch(PyObject *self, PyObject *args);
+PyObject *netif_put(PyObject *self, PyObject *args);
 extern PyTypeObject Memory_Type;
 uint64_t frame_alloc(struct memory *m, uint32_t owner);
 void frame_put(struct memory *m, uint64_t mfn);

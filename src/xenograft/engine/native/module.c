@@ -6,6 +6,7 @@ PyObject *AccessError;
 static PyMethodDef functions[] = {
     {"inet_sum", inet_sum, METH_O, NULL},
     {"blkif_batch", blkif_batch, METH_VARARGS, NULL},
+    {"netif_put", netif_put, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
