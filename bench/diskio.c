@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Runs in the guest: sequential or random direct I/O on a block device, so many at once.
+ * Runs in the guest: sequential or random direct I/O on a block device, so many at once; or
+ * sequential I/O through the guest's cache, as most programs do it.
  *
- *     diskio DEVICE read|write BYTES-EACH COUNT DEPTH seq|random
+ *     diskio DEVICE read|write BYTES-EACH COUNT DEPTH seq|random|cached
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -28,7 +29,8 @@ int main(int argc, char **argv)
         return 2;
     int writes = !strcmp(argv[2], "write"), random = !strcmp(argv[6], "random");
     long each = atol(argv[3]), count = atol(argv[4]), depth = atol(argv[5]);
-    int fd = open(argv[1], (writes ? O_RDWR : O_RDONLY) | O_DIRECT);
+    int direct = strcmp(argv[6], "cached") ? O_DIRECT : 0;
+    int fd = open(argv[1], (writes ? O_RDWR : O_RDONLY) | direct);
     if (fd < 0)
         die(argv[1]);
     long places = lseek(fd, 0, SEEK_END) / each;

@@ -35,14 +35,19 @@ def fold(total: int) -> int:
     return total
 
 
-def pseudo_header(frame: bytes, headers: Headers) -> int:
-    """The sum of the addresses, the protocol and the transport's length (RFC 9293, RFC 8200)."""
+def pseudo_header(frame: bytes | bytearray, headers: Headers, length: int = -1) -> int:
+    """The sum of the addresses, the protocol and the transport's length (RFC 9293, RFC 8200).
+
+    `length`: that, where it's another one than the headers tell.
+    """
     network = headers.network
+    if length < 0:
+        length = headers.end - headers.transport
     if headers.version == 4:
         addresses = frame[network + 12 : network + 20]
     else:
         addresses = frame[network + 8 : network + 40]
-    return partial_sum(addresses) + headers.protocol + (headers.end - headers.transport)
+    return partial_sum(addresses) + headers.protocol + length
 
 
 def transport_field(headers: Headers) -> int | None:

@@ -144,6 +144,5 @@ def set_lengths(frame: bytearray, headers: Headers, body: int, ident: int) -> No
 
 def blank_transport(frame: bytearray, headers: Headers, length: int) -> None:
     """Put the pseudo header's sum where TCP's checksum goes, as for csum_blank."""
-    now = headers._replace(end=headers.transport + length)
-    value = fold(pseudo_header(bytes(frame[: headers.transport]), now))
+    value = fold(pseudo_header(frame, headers, length))
     frame[headers.transport + 16 : headers.transport + 18] = value.to_bytes(2, "big")

@@ -108,7 +108,8 @@ def join(first: bytes, second: bytes, mtu: int) -> Packet | None:
     set_lengths(header, one, body + more, int.from_bytes(first[ip + 4 : ip + 6], "big"))
     return _large(
         header,
-        one._replace(end=one.end + more),
+        one,
+        one.end + more,
         mtu,
         memoryview(first)[start : one.end],
         memoryview(second)[start : two.end],
@@ -127,16 +128,19 @@ def fit(data: bytes, mtu: int) -> list[Packet]:
         return []
     if headers.protocol == IPPROTO_TCP and headers.transport + 20 <= headers.end:
         rest = headers.transport + 20
-        return [_large(bytearray(data[:rest]), headers, mtu, memoryview(data)[rest:])]
+        return [_large(bytearray(data[:rest]), headers, headers.end, mtu, memoryview(data)[rest:])]
     return _fragments(data, headers, mtu) if headers.version == 4 else []
 
 
-def _large(header: bytearray, headers: Headers, mtu: int, *rest: memoryview) -> Packet:
-    """A TCP segment out of its headers, TCP's without options at least, and the rest."""
+def _large(header: bytearray, headers: Headers, end: int, mtu: int, *rest: memoryview) -> Packet:
+    """A TCP segment out of its headers, TCP's without options at least, and the rest.
+
+    `end` is where it ends, which `headers` may not tell.
+    """
     length = (header[headers.transport + 12] >> 4) * 4
     size = mtu - (headers.transport - headers.network) - length
     kind = XEN_NETIF_GSO_TYPE_TCPV4 if headers.version == 4 else XEN_NETIF_GSO_TYPE_TCPV6
-    blank_transport(header, headers, headers.end - headers.transport)
+    blank_transport(header, headers, end - headers.transport)
     return Packet(b"".join((header, *rest)), True, True, kind, max(size, 1))
 
 
