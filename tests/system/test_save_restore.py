@@ -129,8 +129,9 @@ def test_a_guest_goes_on_elsewhere(
         assert uptime < _uptime(life) < uptime + 300
         # Its clocks agree with each other.
         assert life.shell.try_("dmesg | grep unstable")[0] == 1
-        # The first packet for it arrives, though nobody knows its address yet.
-        assert "1 packets received" in life.shell.run("ping -c 1 -W 5 10.0.2.2")
+        # The first packet for it arrives, though nobody knows its address yet (on a busy host,
+        # where this process has to wait for a second, it's the second one; see test_user.py).
+        assert life.shell.try_("ping -c 2 -W 5 10.0.2.2")[0] == 0
         works(life, web, round_)
         if mode == "suspend":
             # The guest itself tells that it has gone through it.

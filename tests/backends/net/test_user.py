@@ -240,6 +240,35 @@ class Server:
         self._socket.close()
 
 
+class Silent(Stack):
+    """A guest that doesn't answer ARP by itself, as one that was just restored and is busy."""
+
+    def _take(self, packet: Packet) -> None:
+        if packet.data[12:14] == b"\x08\x06":
+            self.arp.append(packet.data)
+        else:
+            super()._take(packet)
+
+
+@pytest.mark.parametrize(("late_ms", "comes"), [(0, True), (900, True), (1100, False)])
+def test_what_waits_for_an_address_comes_with_it(net: Net, late_ms: int, comes: bool) -> None:
+    """At once, not when libslirp looks next; it keeps a packet for a second."""
+    stack = Silent()
+    net.switch.attach(stack)
+    echo = struct.pack(">BBHHH", 8, 0, 0, 7, 1) + b"first"
+    echo = echo[:2] + struct.pack(">H", ~support.ones_complement(echo) & 0xFFFF) + echo[4:]
+    stack.ip(1, echo, ROUTER)
+    assert not stack.take(1)
+    (asked,) = stack.arp
+    assert asked[38:42] == stack.address.packed
+    net.scene.xen.clock.advance_to(net.scene.xen.clock.now() + late_ms * 1_000_000)
+    reply = struct.pack(">HHBBH", 1, 0x800, 6, 4, 2) + stack.mac + stack.address.packed
+    reply += asked[22:32]
+    stack.send(Packet(support.ethernet(asked[22:28], stack.mac, 0x0806, reply)))
+    net.switch.run()
+    assert [payload[8:] for payload in stack.take(1)] == ([b"first"] if comes else [])
+
+
 def test_dhcp_gives_addresses(net: Net) -> None:
     def dhcp(kind: int, mac: bytes, extra: bytes = b"") -> bytes:
         body = struct.pack(">BBBBIHH16s", 1, 1, 6, 0, 0x1234, 0, 0x8000, bytes(16))
