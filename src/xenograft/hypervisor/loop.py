@@ -74,7 +74,7 @@ HOST_SLICE = 8_000_000
 HOST_SLICE_NS = 10_000_000
 """The same for a machine on the real clock, in ns."""
 
-LOOK_UP_NS = 500_000
+LOOK_UP_NS = 1_000_000
 """After this time the next exit is an opportunity to look after the host."""
 
 FOREVER = 1 << 62
