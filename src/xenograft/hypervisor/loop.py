@@ -252,7 +252,7 @@ class Loop:
             if core.current[self._turn] is not None:
                 return self._turn
             self._turn = -1
-        busy = core.all_cpus ^ core.idle
+        busy = core.busy
         if not busy & (busy - 1):
             return busy.bit_length() - 1
         best, least = -1, (FOREVER, FOREVER)
@@ -360,7 +360,7 @@ class Loop:
         """How far a physical CPU may go, for the sake of those behind it."""
         core = self.hypervisor.sched
         least = FOREVER
-        for other in cpus_in(core.all_cpus ^ core.idle):
+        for other in cpus_in(core.busy):
             if other != pcpu:
                 least = min(least, self._ready_time(other))
         return least if least == FOREVER else least + self.window_ns
@@ -375,7 +375,7 @@ class Loop:
         self._cpus = (cpu,)
         unit, scheduler = vcpu.unit, vcpu.domain.sched.scheduler
         hypervisor.running = vcpu
-        alone = core.all_cpus ^ core.idle == 1 << pcpu
+        alone = core.busy == 1 << pcpu
         bound = FOREVER if deadline is None else deadline
         if not self._single:
             if virtual:
@@ -481,7 +481,7 @@ class Loop:
         pages of others, who may execute what they write there.
         """
         core = self.hypervisor.sched
-        others = core.all_cpus ^ core.idle ^ 1 << pcpu
+        others = core.busy ^ 1 << pcpu
         if self._team is None or not others:
             return []
         members: list[int] = []
@@ -518,7 +518,7 @@ class Loop:
         end = now + self.host_slice_ns
         if deadline is not None:
             end = min(end, deadline)
-        if (core.all_cpus ^ core.idle).bit_count() > len(members):
+        if core.busy.bit_count() > len(members):
             # Others have their turn soon.
             end = min(end, now + self.window_ns)
         for pcpu, vcpu, cpu in zip(members, vcpus, cpus, strict=True):

@@ -19,8 +19,6 @@ from xenograft.backends.net.packet import Packet
 from xenograft.engine import _core
 from xenograft.engine.protocol import Granted
 
-PAGES = 700
-
 
 class Trouble(NamedTuple):
     """What is wrong with one receive buffer."""

@@ -271,7 +271,7 @@ class RxRing:
         return data + len(extras) + self._is_prefixed(packet)
 
     def _put_natively(self, packet: Packet, extras: list[bytes]) -> bool:
-        """The same as `_put`, but for packets and pages that have something about them."""
+        """Take the slots and `_put` in one call, if packet and pages are plain; False: nothing."""
         ring, put = self.ring, self._native
         if put is None or ring.watched or self._is_prefixed(packet):
             return False

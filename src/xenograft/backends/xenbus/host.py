@@ -157,8 +157,7 @@ class BackendHost:
     @property
     def busy(self) -> bool:
         """Whether a physical CPU runs a vCPU that has more to do."""
-        core = self.hypervisor.sched
-        return core.idle != core.all_cpus and not self.hypervisor.idling
+        return bool(self.hypervisor.sched.busy) and not self.hypervisor.idling
 
     def soon(self, function: Callable[[], None], within_ns: int) -> None:
         """Call `function` once no vCPU can run, or in `within_ns` if they are that busy.

@@ -11,6 +11,8 @@
 
 #include "core.h"
 
+#define RING_HEADER 64 /* bytes before the first slot (public/io/ring.h) */
+
 struct ring_pages {
     struct memory *memory;
     Py_buffer maddrs; /* uint64_t each */

@@ -10,7 +10,6 @@
 
 #include <string.h>
 
-#define RING_HEADER 64
 #define SLOT 8
 #define MORE_DATA 4
 #define PAGES_MAX 32

@@ -633,17 +633,15 @@ class EventChannels:
         if domain is None or remote is None:
             return
         here = self._domain
-        machine = here.hypervisor
-        if (lost := machine.faults.event) is not None and lost(
+        if (lost := here.hypervisor.faults.event) is not None and lost(
             here.domid, channel.port, domain.domid, remote.port
         ):
             return
-        if machine.instruments.event_send is not None:
-            self._report(here.domid, channel.port, domain.domid, remote.port)
+        self._report(here.domid, channel.port, domain.domid, remote.port)
         if remote.consumer is not None:
             remote.consumer(remote.notify_vcpu_id, remote.port)
-        elif remote.state > ChannelState.RESERVED:
-            domain.events._abi.set_pending(remote.notify_vcpu_id, remote)
+        else:
+            domain.events._set_pending(remote.notify_vcpu_id, remote)
 
     def _require_host(self) -> HostAbi:
         if self._host is None:

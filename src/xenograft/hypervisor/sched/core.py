@@ -66,6 +66,11 @@ class SchedCore:
         self.switched: DecisionHook | None = None
         """Called likewise, while it's done, only where a CPU runs another unit than before."""
 
+    @property
+    def busy(self) -> CpuMask:
+        """CPUs that run a unit."""
+        return self.all_cpus ^ self.idle
+
     # -- decisions -------------------------------------------------------------------------------
     def tickle(self, cpu: int) -> None:
         self.resched |= 1 << cpu
