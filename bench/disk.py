@@ -20,8 +20,10 @@ _MEMORY = 256
 _WORK = {
     "sequential read, through the guest's cache": ("read", 1 << 20, 512, 1, "cached"),
     "sequential write, through the guest's cache": ("write", 1 << 20, 512, 1, "cached"),
-    "sequential read of 1 MiB, direct": ("read", 1 << 20, 1024, 4, "seq"),
-    "sequential write of 1 MiB, direct": ("write", 1 << 20, 1024, 4, "seq"),
+    "sequential read of 1 MiB, direct, 1 at once": ("read", 1 << 20, 1024, 1, "seq"),
+    "sequential write of 1 MiB, direct, 1 at once": ("write", 1 << 20, 1024, 1, "seq"),
+    "sequential read of 1 MiB, direct, 4 at once": ("read", 1 << 20, 1024, 4, "seq"),
+    "sequential write of 1 MiB, direct, 4 at once": ("write", 1 << 20, 1024, 4, "seq"),
     "random read of 4 KiB, 1 at once": ("read", 4096, 6000, 1, "random"),
     "random read of 4 KiB, 32 at once": ("read", 4096, 40000, 32, "random"),
     "random write of 4 KiB, 1 at once": ("write", 4096, 6000, 1, "random"),
