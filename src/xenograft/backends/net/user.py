@@ -22,6 +22,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -462,9 +463,11 @@ def _free_port(forward: Forward) -> int:
         return port
 
 
+@cache
 def _to_epoll(events: int) -> int:
     return sum(theirs for ours, theirs in _EVENTS if events & ours)
 
 
+@cache
 def _from_epoll(mask: int) -> int:
     return sum(ours for ours, theirs in _EVENTS if mask & theirs)
