@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.backends.block.images.support import MIB, check
+from tests.backends.block.images.support import KIB, MIB, check, pattern
 from tests.backends.block.test_guests import Guest
 from xenograft import Machine
+from xenograft.backends.block.images.open import open_image
 from xenograft.backends.block.images.qcow2.create import create_qcow2
 
 
@@ -62,7 +65,41 @@ def main(folder: Path, kernel: str, ramdisk: str) -> None:
         guest.off()
     found = check(small / "qcow2")
     assert not any(found.get(name) for name in ("corruptions", "check-errors")), found
+    told = {thin(small, room * KIB) for room in range(0, 300, 4)}
+    assert told == {(False, False), (True, False), (True, True)}, told
     print("as it should be")
+
+
+def thin(small: Path, room: int) -> tuple[bool, ...]:
+    """Writes to a new image while its host has `room` bytes: whether each was done.
+
+    There was room for the tables as well, if it was: no flush fails for want of it.
+    """
+    path, ballast = small / "thin", small / "ballast"
+    create_qcow2(str(path), 32 * MIB)
+    free = os.statvfs(small)
+    ballast.write_bytes(bytes(free.f_bavail * free.f_bsize - room))
+    image = open_image(str(path), "qcow2")
+    done: list[bool] = []
+    for offset in (0, 8 * MIB):
+        try:
+            image.write(offset, pattern(64 * KIB, offset))
+            done.append(True)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            done.append(False)
+        image.flush()
+    image.close()
+    again = open_image(str(path), "qcow2")
+    for offset, there in zip((0, 8 * MIB), done, strict=True):
+        expected = pattern(64 * KIB, offset) if there else bytes(64 * KIB)
+        assert again.read(offset, 64 * KIB) == expected, (room, done)
+    again.close()
+    found = check(path)
+    assert not any(found.get(name) for name in ("corruptions", "check-errors")), found
+    for one in (path, ballast):
+        one.unlink()
+    return tuple(done)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from tests.backends.block.frontend import (
     BARRIER,
+    DISCARD,
     EOPNOTSUPP,
     ERROR,
     FLUSH,
@@ -25,6 +26,7 @@ from tests.backends.block.frontend import (
 from tests.backends.block.images.support import pattern, qemu_img
 from xenograft.backends.block import device as device_module
 from xenograft.backends.block import queue as queue_module
+from xenograft.backends.block.queue import FLUSH_FAILED
 
 BITS = pytest.mark.parametrize("bits", [32, 64])
 
@@ -417,16 +419,17 @@ def test_errors_of_the_image_reach_the_guest(scene: Scene) -> None:
         "discard": OSError(errno.EIO, "Input/output error"),
     }
     segments = front.put(bytes(SECTOR))
-    assert (
-        front.statuses(
-            front.request(READ, 5, segments),
-            front.request(WRITE, 6, segments),
-            front.request(FLUSH, 0),
-            front.discard_request(0, 8),
-        )
-        == [ERROR] * 4
+    requests = (
+        front.request(READ, 5, segments),
+        front.request(WRITE, 6, segments),
+        front.request(FLUSH, 0),
+        front.discard_request(0, 8),
     )
+    answers = {answer.operation: answer.status for answer in front.ask(*requests)}
+    assert answers == {READ: ERROR, WRITE: ERROR, FLUSH: FLUSH_FAILED, DISCARD: ERROR}
     assert front.device.metrics.errors == 4
+    assert "a flush has failed: Input/output error" in scene.log
+    assert "discard error at sector 0: Input/output error" in scene.log
     assert "write error at sector 6: No space left on device" in scene.log
     for _ in range(20):
         assert front.write(0, bytes(SECTOR)) == ERROR
@@ -434,6 +437,38 @@ def test_errors_of_the_image_reach_the_guest(scene: Scene) -> None:
     image.errors.clear()
     assert front.write(6, pattern(SECTOR)) == OKAY
     assert front.read(6, 1) == pattern(SECTOR)
+
+
+@pytest.mark.parametrize("operation", [FLUSH, BARRIER])
+def test_after_a_failed_flush_each_write_is_flushed(scene: Scene, operation: int) -> None:
+    """Linux flushes no more then, and takes what was written for lasting."""
+    image = MemoryImage()
+    front = FrontEnd(scene, image).connect()
+    failing = {"flush": OSError(errno.EIO, "Input/output error")}
+    image.errors = failing
+    assert front.statuses(front.request(operation, 0)) == [FLUSH_FAILED]
+    assert front.device.patience < 0
+    # Not even one that is on the disk is said to be, as long as that isn't sure.
+    assert front.write(6, pattern(SECTOR)) == ERROR
+    image.errors = {}
+    image.log.clear()
+    assert front.write(6, pattern(SECTOR)) == OKAY
+    assert [name for name, _, _ in image.log] == ["write", "flush"]
+    # It's so after saving and restoring too.
+    assert front.device.save().write_through
+    front.device.write_through = False
+    image.errors = failing
+    assert front.statuses(front.request(operation, 0)) == [FLUSH_FAILED]
+    image.errors = {}
+    state = front.device.save()
+    front.device.write_through = False
+    front.device.restore(state)
+    assert front.device.write_through
+    # Whoever still flushes is taken at his word.
+    assert front.statuses(front.request(operation, 0)) == [OKAY]
+    image.log.clear()
+    assert front.write(6, pattern(SECTOR)) == OKAY
+    assert [name for name, _, _ in image.log] == ["write"]
 
 
 def test_ranges_and_segments_that_make_no_sense(scene: Scene) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +17,11 @@ from tests.backends.block.images.nbd_server import NbdServer
 from tests.backends.block.images.support import MIB, assert_clean, content, need, pattern
 from tests.backends.block.test_guests import Guest, sha256
 from xenograft import Machine
+from xenograft.backends.block.images.faulty import FaultyImage
 from xenograft.backends.block.images.qcow2.create import create_qcow2
+from xenograft.backends.block.images.raw import RawImage
 from xenograft.toolstack.config.disk import parse_disk
+from xenograft.toolstack.devices import manager
 from xenograft.toolstack.errors import UserError
 
 Get = Callable[[str], Path]
@@ -38,6 +43,62 @@ def test_a_full_host_disk(image: Get, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.stdout == "as it should be\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_failed_flush_is_not_forgotten(
+    image: Get, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest's fsync fails, and so does each one after it, although Linux flushes no more."""
+    path = tmp_path / "disk"
+    if form == "raw":
+        path.write_bytes(bytes(4 * MIB))
+    else:
+        create_qcow2(str(path), 4 * MIB)
+    calls: list[int] = []
+
+    def fdatasync(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with Machine() as machine:
+        guest = Guest(machine, image, [f"{path},{form},xvda,rw"]).wait_for_shell()
+        for at in range(3):
+            told = guest.sh(
+                f"dd if=/bin/busybox of=/dev/xvda bs=64k count=1 seek={at} conv=fsync 2>&1", 1
+            )
+            assert "I/O error" in told or "Input/output error" in told
+        assert "a flush has failed: Input/output error" in machine.log
+        guest.off()
+
+
+def test_after_a_failed_flush_all_that_is_answered_is_lasting(
+    image: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a later flush can be relied on, the disk goes on."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4 * MIB))
+    done: list[str] = []
+
+    def decide(operation: str, _offset: int, _size: int) -> int:
+        done.append(operation)
+        return errno.EIO if operation == "flush" and done.count("flush") == 1 else 0
+
+    monkeypatch.setattr(
+        manager, "open_disk", lambda _disk: FaultyImage(RawImage(str(path)), decide)
+    )
+    with Machine() as machine:
+        guest = Guest(machine, image, [f"{path},raw,xvda,rw"]).wait_for_shell()
+        copy = "dd if=/bin/busybox of=/dev/xvda bs=64k count=4 conv=fsync 2>&1"
+        assert "rror" in guest.sh(copy, 1)
+        assert "blkfront: xvda: barrier or flush: disabled" in guest.sh("dmesg")
+        done.clear()
+        done.append("flush")
+        guest.sh(copy)
+        assert done[-1] == "flush" and done.count("write") >= 1
+        guest.off()
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from xenograft.abi.errno import Errno
 from xenograft.abi.io.blkif import (
+    BLKIF_OP_DISCARD,
+    BLKIF_OP_FLUSH_DISKCACHE,
     BLKIF_OP_READ,
+    BLKIF_OP_WRITE,
     BLKIF_OP_WRITE_BARRIER,
     VDISK_CDROM,
     VDISK_READONLY,
@@ -71,6 +74,14 @@ LOOK_AT_SIZE_NS = 100_000_000
 _COST_NS = 80_000
 _BYTES_PER_NS = 1
 _LOGGED_ERRORS = 10
+
+_ERRORS: dict[int, Callable[[int], str]] = {
+    BLKIF_OP_READ: "read error at sector {}".format,
+    BLKIF_OP_WRITE: "write error at sector {}".format,
+    BLKIF_OP_DISCARD: "discard error at sector {}".format,
+    BLKIF_OP_FLUSH_DISKCACHE: "a flush has failed".format,
+    BLKIF_OP_WRITE_BARRIER: "a barrier has failed".format,
+}
 
 _FORMATS = {"aio": "raw", "raw": "raw", "tap": "raw", "qcow2": "qcow2"}
 _UNKNOWN_FORMATS = ("qcow", "vhd", "vpc", "qed")
@@ -131,6 +142,8 @@ class BlockDevice(XenbusDevice):
         self._look_again = 0
         self.batch = _native(host.memory)
         """`blkif_batch`, with what it needs of the machine."""
+        self.write_through = False
+        """Whether each write is flushed before it's answered: the guest may flush no more."""
         self._distrust = 0
         """Until when writes are none of the machine's thread."""
 
@@ -418,7 +431,8 @@ class BlockDevice(XenbusDevice):
     @property
     def patience(self) -> int:
         """How long a write may take at once, in ns; negative: there may be none."""
-        return -1 if self.readonly or self.host.now() < self._distrust else PATIENCE_NS
+        distrusted = self.host.now() < self._distrust
+        return -1 if self.readonly or self.write_through or distrusted else PATIENCE_NS
 
     def batched(self, reads: int, read: int, writes: int, written: int, slow: bool) -> None:
         """The native core has done so many requests, of so many bytes."""
@@ -483,9 +497,8 @@ class BlockDevice(XenbusDevice):
         """The image could not do a request."""
         self.metrics.errors += 1
         if self.metrics.errors <= _LOGGED_ERRORS:
-            what = "read" if request.operation == BLKIF_OP_READ else "write"
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self.host.log(f"{self.path}: {what} error at sector {request.sector}: {why}")
+            self.host.log(f"{self.path}: {_ERRORS[request.operation](request.sector)}: {why}")
 
     # -- persistence -----------------------------------------------------------------------------
     def quiesce(self) -> None:
@@ -528,6 +541,7 @@ class BlockDevice(XenbusDevice):
                 QueueState(queue.ring.save(), queue.grants.save(), queue.halted)
                 for queue in self.queues
             ),
+            self.write_through,
         )
 
     def restore(self, state: BlockState) -> None:
@@ -536,5 +550,6 @@ class BlockDevice(XenbusDevice):
             raise DeviceError(Errno.EINVAL, "the front end has other rings than when it was saved")
         for queue, saved in zip(self.queues, state.queues, strict=True):
             queue.halted = saved.halted
+        self.write_through = state.write_through
         if state.sectors != self.sectors:
             self._announce()

@@ -22,7 +22,10 @@ class QueueState(msgspec.Struct, frozen=True):
 
 
 class BlockState(msgspec.Struct, frozen=True):
-    """One device. `state` is a XenbusState; `sectors` what the front end was told."""
+    """One device. `state` is a XenbusState; `sectors` what the front end was told.
+
+    `write_through`: a flush has failed, and the guest may rely on none from then on.
+    """
 
     path: str
     domid: int
@@ -30,3 +33,4 @@ class BlockState(msgspec.Struct, frozen=True):
     state: int
     sectors: int
     queues: tuple[QueueState, ...]
+    write_through: bool = False

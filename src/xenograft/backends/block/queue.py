@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xenograft.abi.io.blkif import (
     BLKIF_OP_DISCARD,
+    BLKIF_OP_FLUSH_DISKCACHE,
     BLKIF_OP_READ,
     BLKIF_OP_WRITE,
     BLKIF_OP_WRITE_BARRIER,
@@ -62,6 +63,13 @@ WRITES_AT_ONCE = 1 << 20
 
 NO_MEDIUM = ZeroImage(0)
 
+FLUSH_FAILED = -5
+"""How a flush that failed is answered: blkif.h's BLKIF_RSP_ERROR stands for -EIO, and this is it.
+
+Linux takes BLKIF_RSP_ERROR for an empty flush as a sign that the disk needs none, and reports
+success; any other status is the I/O error that it is (drivers/block/xen-blkfront.c).
+"""
+
 
 class Located(NamedTuple):
     """The memory of a transfer: pieces as `MachineMemory.locate` gives them, and their size.
@@ -79,6 +87,14 @@ class Located(NamedTuple):
 def _try_write(image: Image, request: Request, data: bytes) -> OSError | None:
     try:
         image.write(request.sector << SECTOR_SHIFT, data)
+    except OSError as error:
+        return error
+    return None
+
+
+def _try_flush(image: Image) -> OSError | None:
+    try:
+        image.flush()
     except OSError as error:
         return error
     return None
@@ -373,8 +389,12 @@ class BlockQueue:
         if image is None:
             image = NO_MEDIUM
 
+        through = device.write_through
+
         def work() -> list[OSError | None]:
-            return [_try_write(image, request, data) for request, data in writes]
+            errors = [_try_write(image, request, data) for request, data in writes]
+            lost = _try_flush(image) if through else None
+            return [error or lost for error in errors]
 
         def done(outcome: Outcome[list[OSError | None]]) -> None:
             errors = outcome.get()
@@ -431,10 +451,16 @@ class BlockQueue:
     def _finish(self, request: Request, size: int, error: BaseException | None) -> None:
         """The image is done with a request."""
         device = self.device
+        flush = request.operation in (BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_WRITE_BARRIER)
+        if flush:
+            # Linux sends no more of them after one that failed.
+            device.write_through = error is not None
         if error is not None:
             device.failed(request, error)
         if not self.closed:
-            status = BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR
+            status = BLKIF_RSP_OKAY
+            if error is not None:
+                status = FLUSH_FAILED if flush else BLKIF_RSP_ERROR
             self.respond(request.id, request.operation, status)
         device.finished(request, size)
 

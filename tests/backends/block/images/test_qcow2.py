@@ -345,6 +345,11 @@ class FullDisk(RecordingStorage):
             raise OSError(errno.ENOSPC, "No space left on device")
         super().write(offset, data)
 
+    def reserve(self, offset: int, size: int) -> None:
+        if offset + size > self.limit:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().reserve(offset, size)
+
 
 @pytest.mark.parametrize("cluster_bits", [9, 12])
 @pytest.mark.parametrize("room", [3, 17, 64, 200])
@@ -371,10 +376,8 @@ def test_a_full_host_disk(tmp_path: Path, cluster_bits: int, room: int) -> None:
             continue
         expected[offset : offset + len(data)] = data
         if offset % 4096 == 0:
-            try:
-                image.flush()
-            except OSError as error:
-                failed += error.errno == errno.ENOSPC
+            # There was room for the tables when the write was done.
+            image.flush()
     assert failed
     storages[0].limit = 1 << 40
     image.flush()

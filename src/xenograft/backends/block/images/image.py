@@ -81,6 +81,9 @@ class Storage(Image, Protocol):
     """What an image format is kept in: an image that grows when it is written beyond its end."""
 
     def resize(self, size: int) -> None: ...
+    def reserve(self, offset: int, size: int) -> None:
+        """See that the host has room for what is written there later.  Raises OSError."""
+        ...
 
 
 class ZeroImage:

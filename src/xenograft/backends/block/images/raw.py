@@ -158,6 +158,15 @@ class RawImage:
         os.ftruncate(self._fd, size)
         self.size = size
 
+    def reserve(self, offset: int, size: int) -> None:
+        if self.is_device:
+            return
+        try:
+            os.posix_fallocate(self._fd, offset, size)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+
     def refresh(self) -> int:
         if self.is_device:
             found = fcntl.ioctl(self._fd, _BLKGETSIZE64, bytes(8))

@@ -52,6 +52,9 @@ class RecordingStorage(WrappedImage):
             self._inner.discard(offset, size)
             self.log.append(Recorded("discard", offset, size))
 
+    def reserve(self, offset: int, size: int) -> None:
+        self._inner.reserve(offset, size)
+
     def resize(self, size: int) -> None:
         with self._lock:
             self._inner.resize(size)

@@ -96,6 +96,8 @@ class Qcow2Image:
         self._unreferenced: list[int] = []
         self._unpacked: OrderedDict[int, bytes] = OrderedDict()
         self._corrupt = False
+        self._reserved: set[int] = set()
+        """Clusters of tables for which the host is known to have room."""
         self._metadata = self._metadata_clusters()
         if not readonly and header.autoclear:
             # Features that go by if somebody writes who doesn't know them.
@@ -405,12 +407,22 @@ class Qcow2Image:
         return host, fresh
 
     def _writable_table(self, l1_index: int) -> array[int]:
-        """The L2 table to change: a new one, or a copy, where it isn't the image's own."""
+        """The L2 table to change: a new one, or a copy, where it isn't the image's own.
+
+        Raises OSError if the host has no room for it: a flush would be the wrong one to fail.
+        """
         entry = self.l1[l1_index]
         table = self.table(l1_index)
         if table is not None and entry & COPIED:
+            self._reserve((entry & OFFSET_MASK) // self._cluster)
             return table
         host, _ = self._allocate()
+        try:
+            self._reserve(host)
+            self.storage.reserve(self.header.l1_offset + 8 * l1_index, 8)
+        except OSError:
+            self.refcounts.drop(host)
+            raise
         table = array("Q", bytes(self._cluster)) if table is None else table[:]
         with self._cache_lock:
             self._remember(l1_index, table)
@@ -421,6 +433,11 @@ class Qcow2Image:
         if entry & OFFSET_MASK:
             self._unreferenced.append((entry & OFFSET_MASK) // self._cluster)
         return table
+
+    def _reserve(self, cluster: int) -> None:
+        if cluster not in self._reserved:
+            self.storage.reserve(cluster * self._cluster, self._cluster)
+            self._reserved.add(cluster)
 
     def _replace(self, table: array[int], l1_index: int, cluster: int, entry: int) -> None:
         """Put a new entry into a table; what the old one used isn't used any more."""
@@ -502,8 +519,17 @@ class Qcow2Image:
         unreferenced, self._unreferenced = self._unreferenced, []
         start = length = 0
         for cluster in sorted(unreferenced):
-            if self.refcounts.drop(cluster):
+            try:
+                unused = self.refcounts.drop(cluster)
+            except CorruptImage:
+                raise
+            except OSError:
+                # The host has no room for the count now; it's tried again with the next flush.
+                self._unreferenced.append(cluster)
+                continue
+            if unused:
                 self._metadata.discard(cluster)
+                self._reserved.discard(cluster)
                 if cluster == start + length:
                     length += 1
                     continue

@@ -50,6 +50,8 @@ class Refcounts:
         """Offsets of the blocks."""
         self._blocks: dict[int, bytearray] = {}
         self._dirty: dict[int, None] = {}
+        self._reserved: set[int] = set()
+        """Blocks for which the host is known to have room."""
         self._hint = 0
         self.fresh_from = -(-storage.size // self._cluster)
         """From this cluster on the file has never been written: it reads as zeros."""
@@ -93,7 +95,10 @@ class Refcounts:
         return block[at * bits // 8] >> (at * bits % 8) & (1 << bits) - 1
 
     def set(self, cluster: int, count: int) -> None:
-        """Change a count, of a cluster that has a block.  Raises OSError if it's too high."""
+        """Change a count, of a cluster that has a block.
+
+        Raises OSError if it's too high, or if the host has no room for the block.
+        """
         index, at = divmod(cluster, self.per_block)
         block = self._block(index)
         bits = self._bits
@@ -101,6 +106,10 @@ class Refcounts:
             raise CorruptImage(self._storage.path, f"no refcount block for cluster {cluster}")
         if count >> bits:
             raise OSError(errno.EFBIG, f"cluster {cluster} is used too often")
+        if index not in self._reserved and index < len(self.table) and self.table[index]:
+            # The write that needs the count is the one to fail, not the flush after it.
+            self._storage.reserve(self.table[index] & _OFFSET_MASK, self._cluster)
+            self._reserved.add(index)
         if bits >= 8:
             width = bits // 8
             block[at * width : (at + 1) * width] = count.to_bytes(width, "big")
@@ -159,9 +168,15 @@ class Refcounts:
         cluster = index * self.per_block
         block = self._blocks[index] = bytearray(self._cluster)
         self.set(cluster, 1)
-        self._storage.write(cluster * self._cluster, block)
-        self._storage.flush()
-        self._set_table(index, cluster * self._cluster)
+        try:
+            self._storage.write(cluster * self._cluster, block)
+            self._storage.flush()
+            self._set_table(index, cluster * self._cluster)
+        except OSError:
+            # Without its place in the table it would be written where the header is.
+            self.table[index] = 0
+            del self._blocks[index], self._dirty[index]
+            raise
         self.own.add(cluster)
         self.fresh_from = max(self.fresh_from, cluster + 1)
 
