@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_play import xg
+from xenograft.backends.block.images.qcow2.create import create_qcow2
 from xenograft.cli.status import OK, USAGE
 
 
@@ -25,6 +26,9 @@ def tiny(guest: Callable[[str], Path]) -> list[str]:
         ("--channel", "name=c,connection=socket,path=/no/such/x", "/no/such isn't a folder"),
         ("--channel", "name=c", "connection= is missing"),
         ("--vfb", "sdl=1", "no window is opened"),
+        ("--disk", "vdev=xvda,script=block-drbd,target=r0", "script=block-drbd isn't supported"),
+        ("--disk", "iscsi:a,xvda,w", "script=block-iscsi isn't supported: no hotplug scripts"),
+        ("--disk", "a.img,vhd,xvda,w", "format vhd isn't supported; convert"),
     ],
 )
 def test_bad_input_is_one_line(tiny: list[str], option: str, value: str, said: str) -> None:
@@ -43,6 +47,30 @@ def test_xenbus_tells_who_is_stuck(tiny: list[str], tmp_path: Path) -> None:
     assert "front end: set up its rings, then write Initialised (missing: version" in text
     assert "9pfs/0 back end: Initialising -> InitWait (versions=1" in text
     assert "0 violations of the protocol" in text
+
+
+@pytest.mark.parametrize("log", [[], ["--log", "xen"]])
+def test_trouble_with_a_disk_is_told_at_once(
+    image: Callable[[str], Path], tmp_path: Path, log: list[str]
+) -> None:
+    """A table that leads nowhere: the guest has an error, the user a line that says why."""
+    disk = tmp_path / "disk"
+    create_qcow2(str(disk), 1 << 20)
+    with disk.open("r+b") as file:
+        file.seek(40)
+        file.seek(int.from_bytes(file.read(8), "big"))
+        file.write((1 << 63 | 1 << 40).to_bytes(8, "big"))
+    done = xg(
+        "run",
+        *("--kernel", str(image("debian-cloud")), "--ramdisk", str(image("driver-initrd"))),
+        *("--disk", f"{disk},qcow2,xvda,w", "--timeout", "100", *log),
+        typed=b"dd if=/dev/xvda of=/dev/null count=1; poweroff -f\n",
+    )
+    assert b"rror" in done.stdout
+    told = [line for line in done.stderr.decode().splitlines() if "corrupt: an L2 table at" in line]
+    assert told
+    assert all(line.startswith("xg: ") is not bool(log) for line in told)
+    assert len(set(told)) == len(told)
 
 
 def test_log_xenbus(tiny: list[str], tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_messages_about_a_guest_are_limited_in_rate() -> None:
     assert log.lines[-1][2] == "later"
 
 
+def test_notices_are_told_to_listeners_not_too_many_at_once() -> None:
+    log = Log(lambda: 0)
+    log.notice("nobody listens")
+    told: list[str] = []
+    log.notices.append(told.append)
+    log.write("no notice")
+    for number in range(2 * RATE_MESSAGES):
+        log.notice(f"trouble {number}")
+    assert told == [f"trouble {number}" for number in range(RATE_MESSAGES)]
+    # The log has them all.
+    assert log.text().count("trouble") == 2 * RATE_MESSAGES
+
+
 def test_limited_output_is_limited_and_unlimited_is_not() -> None:
     log = Log(lambda: 0)
     guest = GuestLog(log, 1)

@@ -66,6 +66,11 @@ def say(line: str) -> None:
     print(f"xg: {line}", file=sys.stderr, flush=True)
 
 
+def _notice(line: str) -> None:
+    """A line of the machine's; what a guest has put into it doesn't steer the terminal."""
+    say(line if line.isprintable() else repr(line)[1:-1])
+
+
 def start(config_file: Path | None, options: Mapping[str, Any]) -> int:
     """Run the guest that a file and options describe; returns the exit status."""
     cpus, pools = options["cpus"], options["pools"]
@@ -151,6 +156,8 @@ class Run:
                 else machine_of(session.pools, clock=session.clock, bridges=session.bridges)
             )
             stack.enter_context(self._observers(machine))
+            if not any(text.partition("=")[0] == "xen" for text in session.log):
+                machine.hypervisor.log.notices.append(_notice)
             if session.schedule is not None:
                 from xenograft.observe.schedule import ScheduleFile
 

@@ -19,6 +19,25 @@ LINE_LIMIT = 80
 """Longest line that a guest's characters are collected to before they're printed."""
 
 
+class _Rate:
+    """RATE_MESSAGES in RATE_INTERVAL_NS of the machine's time, and no more."""
+
+    __slots__ = ("_count", "_now", "_start")
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._start = 0
+        self._count = 0
+
+    def admits(self) -> bool:
+        """Whether there may be one more."""
+        now = self._now()
+        if now - self._start >= RATE_INTERVAL_NS:
+            self._start, self._count = now, 0
+        self._count += 1
+        return self._count <= RATE_MESSAGES
+
+
 class Log:
     """Lines with the machine's time; `listeners` are called with (time_ns, domid, line).
 
@@ -31,6 +50,9 @@ class Log:
         self._size = 0
         self.lines: deque[tuple[int, int, str]] = deque()
         self.listeners: list[Callable[[int, int, str], None]] = []
+        self.notices: list[Callable[[str], object]] = []
+        """Called with lines that whoever runs the machine should see at once, if not too many."""
+        self._notice_rate = _Rate(now)
 
     def write(self, message: str, domid: int = -1) -> None:
         """Add one line."""
@@ -41,6 +63,13 @@ class Log:
             self._size -= len(self.lines.popleft()[2]) + 1
         for listener in self.listeners:
             listener(*entry)
+
+    def notice(self, message: str) -> None:
+        """Add a line about trouble: a disk's image that can't be read, a ring that was halted."""
+        self.write(message)
+        if self.notices and self._notice_rate.admits():
+            for listener in self.notices:
+                listener(message)
 
     def text(self) -> str:
         """All that is kept, with each guest's lines marked as Xen marks them: "(d5) "."""
@@ -60,14 +89,13 @@ class GuestLog:
     '(d7) hello\n'
     """
 
-    __slots__ = ("_domid", "_line", "_log", "_window_count", "_window_start", "dropped")
+    __slots__ = ("_domid", "_line", "_log", "_rate", "dropped")
 
     def __init__(self, log: Log, domid: int) -> None:
         self._log = log
         self._domid = domid
         self._line = ""
-        self._window_start = 0
-        self._window_count = 0
+        self._rate = _Rate(log._now)
         self.dropped = 0
         """Lines that the rate limit has swallowed."""
 
@@ -90,11 +118,7 @@ class GuestLog:
             self._log.write(line, self._domid)
 
     def _admit(self) -> bool:
-        now = self._log._now()
-        if now - self._window_start >= RATE_INTERVAL_NS:
-            self._window_start, self._window_count = now, 0
-        self._window_count += 1
-        if self._window_count > RATE_MESSAGES:
-            self.dropped += 1
-            return False
-        return True
+        if self._rate.admits():
+            return True
+        self.dropped += 1
+        return False

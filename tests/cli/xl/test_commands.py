@@ -514,7 +514,7 @@ class TestConfigCheck:
         status, output, _ = xg("config", "check", str(cfg))
         assert status == 0
         assert "name      web\n" in output
-        assert "on_reboot restart\n" in output
+        assert "on_reboot      restart\n" in output
         report = json.loads(xg("config", "check", str(cfg), "-o", "json")[1])
         assert report["ok"] is True
         assert report["config"]["name"] == "web"
@@ -528,6 +528,16 @@ class TestConfigCheck:
         assert errors == f"{bad}:2: unknown key memroy; did you mean memory?\n"
         report = json.loads(xg("config", "check", str(bad), "-o", "json")[1])
         assert (report["ok"], "memroy" in report["error"]) == (False, True)
+
+    def test_a_disk_that_nobody_can_serve(self, xg: Xg, cfg: Path) -> None:
+        disk = 'disk=["vdev=xvda,format=vhd,target=/a"]'
+        assert xg("config", "check", str(cfg), disk)[::2] == (
+            1,
+            "disk xvda: /a: format vhd isn't supported; convert the image with qemu-img convert"
+            " -O qcow2\n",
+        )
+        disk = 'disk=["vdev=xvda,format=vhd,backend=other,target=/a"]'
+        assert xg("config", "check", str(cfg), disk)[0] == 0
 
     def test_pools_and_xl_conf(self, xg: Xg, tmp_path: Path) -> None:
         pool = tmp_path / "pool.cfg"

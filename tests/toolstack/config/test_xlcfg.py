@@ -167,7 +167,10 @@ def test_maxmem() -> None:
         ("timer_mode='no_missed_ticks_pending'", "x.cfg:2: timer_mode: PV guests have no"),
         ("max_grant_version=3", "x.cfg:2: max_grant_version: 3 is out of range"),
         ("disk=['/a']", "x.cfg:2: disk '/a': no device is named"),
-        ("disk=['/a,,xvda','/b,,51712']", "x.cfg:2: disk: two disks have the same vdev"),
+        (
+            "disk=['/a,,xvda','/b,,51712']",
+            "x.cfg:2: disk: two disks have the same vdev (xvda and 51712)",
+        ),
         ("disk='/a,,xvda'", "x.cfg:2: disk: a list of strings is expected; write it in [ ]"),
         ("vif=['mac=1']", "x.cfg:2: vif 'mac=1': '1' isn't a MAC address"),
         ("name='a b'", "x.cfg:2: name: 'a b' can't be a domain's name"),

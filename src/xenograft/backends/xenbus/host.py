@@ -175,8 +175,8 @@ class BackendHost:
         hypervisor.when_idle[call] = None
 
     def log(self, line: str) -> None:
-        """A line for the machine's log."""
-        self.hypervisor.log.write(line)
+        """A line for the machine's log, and for whoever runs the machine."""
+        self.hypervisor.log.notice(line)
 
     def map(self, domid: int, ref: int, readonly: bool = False) -> GrantMapping:
         """Map a granted page.  Raises GrantError."""

@@ -83,15 +83,19 @@ def _check_domain(words: tuple[str, ...]) -> dict[str, Any]:
 
     from xenograft.cli.xl.configure import load_with_words
     from xenograft.toolstack.build.domain import build_domain
+    from xenograft.toolstack.devices.disk import check_served
 
     warnings: list[str] = []
     found = load_with_words(words, None, warnings.append, quiet=True)
+    for disk in found.disk:
+        if not disk.backend:
+            check_served(disk)
     warnings = [warning.removeprefix("xg: warning: ") for warning in warnings]
     built = build_domain(found)
     lines = [f"name      {found.name}", *_build_lines(built)]
     lines += _device_lines(found)
     lines += [
-        f"{name:10}{getattr(found, name)}"
+        f"{name:14} {getattr(found, name)}"
         for name in ("on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset")
     ]
     return {

@@ -128,9 +128,13 @@ class DomainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             value = getattr(self, what)
             if value is not None and not low <= value <= high:
                 raise UserError(f"{what}: {value} is out of range ({low} to {high})")
-        vdevs = [disk.device_number for disk in self.disk]
-        if len(set(vdevs)) != len(vdevs):
-            raise UserError("disk: two disks have the same vdev")
+        vdevs: dict[int, str] = {}
+        for disk in self.disk:
+            number = disk.device_number
+            if number in vdevs:
+                same = f"{vdevs[number]} and {disk.vdev}"
+                raise UserError(f"disk: two disks have the same vdev ({same})")
+            vdevs[number] = disk.vdev
         for what, names in (
             ("p9: two folders have the same tag", [p9.tag for p9 in self.p9]),
             ("channel: two channels have the same name", [one.name for one in self.channel]),

@@ -45,6 +45,22 @@ def disk_record(disk: Disk, domid: int, backend_domid: int = 0) -> DeviceRecord:
     )
 
 
+def check_served(disk: Disk) -> None:
+    """Raise UserError if it's a kind of disk that domain 0 can't serve, whatever is in it."""
+    if disk.specification != "xen":
+        raise UserError(f"disk {disk.vdev}: specification={disk.specification} isn't served here")
+    if disk.script not in ("", "block"):
+        raise UserError(
+            f"disk {disk.vdev}: script={disk.script} isn't supported: no hotplug scripts are run;"
+            " name a file, a device of the host or nbd://HOST:PORT/NAME by target="
+        )
+    if disk.format in _UNKNOWN:
+        raise UserError(
+            f"disk {disk.vdev}: {disk.target}: format {disk.format} isn't supported; convert the"
+            " image with qemu-img convert -O qcow2"
+        )
+
+
 def open_disk(disk: Disk) -> Image | None:
     """Open what is behind a disk; None for an empty drive.
 
@@ -53,15 +69,9 @@ def open_disk(disk: Disk) -> Image | None:
     from xenograft.backends.block.images.image import ImageError
     from xenograft.backends.block.images.open import open_image
 
-    if disk.specification != "xen":
-        raise UserError(f"disk {disk.vdev}: specification={disk.specification} isn't served here")
+    check_served(disk)
     if disk.format == "empty":
         return None
-    if disk.format in _UNKNOWN:
-        raise UserError(
-            f"disk {disk.vdev}: {disk.target}: format {disk.format} isn't supported; convert the"
-            " image with qemu-img convert -O qcow2"
-        )
     try:
         return open_image(disk.target, disk.format, disk.readonly)
     except ImageError as error:

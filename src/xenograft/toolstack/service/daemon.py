@@ -133,6 +133,7 @@ async def serve(
 
         def open_store() -> SocketServer:
             machine = service.host.machine
+            machine.hypervisor.log.notices.append(log)
             server = SocketServer(machine.services.store, paths.xenstore)
             machine.hypervisor.door.watch(server.fileno(), server.poll)
             return server

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.backends.block.images.support import KIB, MIB, pattern, qemu_img
+from tests.backends.block.images.support import KIB, MIB, assert_clean, pattern, qemu_img
 from xenograft.backends.block.images.image import Image, ImageError
 from xenograft.backends.block.images.open import open_image
 from xenograft.backends.block.images.qcow2.create import create_qcow2
@@ -72,6 +72,7 @@ def put(at: int, form: str, *values: int) -> Callable[[bytearray], None]:
         (put(48, ">Q", 1 << 40), "corrupt: its refcount table lies outside the file"),
         (put(56, ">I", 0), "corrupt: no refcount table"),
         (put(56, ">I", 1 << 20), "corrupt: a refcount table of 1048576 clusters"),
+        (put(60, ">I", 0xFFFFFFFF), "corrupt: 4294967295 snapshots"),
     ],
 )
 def test_headers(tmp_path: Path, change: Callable[[bytearray], None], message: str) -> None:
@@ -139,6 +140,16 @@ def test_a_circle_of_three(tmp_path: Path) -> None:
     assert "circle" in opens(tmp_path / "a", readonly=True)
 
 
+def test_a_chain_that_is_too_long(tmp_path: Path) -> None:
+    """One line that names its ends."""
+    create_qcow2(str(tmp_path / "70"), MIB)
+    for number in range(69, -1, -1):
+        create_qcow2(str(tmp_path / f"{number}"), MIB, backing=f"{number + 1}")
+    said = opens(tmp_path / "0", readonly=True)
+    assert said.startswith(f"its backing file: {tmp_path}/64: more than 64 images are in front")
+    assert said.count("its backing file") == 1
+
+
 def test_a_format_of_a_backing_file_that_nobody_knows(tmp_path: Path) -> None:
     create_qcow2(str(tmp_path / "a"), MIB, backing="b", backing_format="vmdk")
     assert "format vmdk isn't supported" in opens(tmp_path / "a")
@@ -164,7 +175,7 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", [0x10000, 0x20000, 0x30000, 0x1234400])
+@pytest.mark.parametrize("place", [0x10000, 0x20000, 0x30000, 0x1234400, 0x90000, 1 << 40])
 def test_data_where_metadata_are(written: Path, place: int) -> None:
     """A guest could write the tables themselves: the image is given up at once."""
     entries(written, 1 << 63 | place)
@@ -204,15 +215,42 @@ def test_counts_that_call_the_header_free(written: Path) -> None:
     assert changed[:72] + changed[80:0x20000] == data[:72] + data[80:0x20000]
 
 
-def test_a_table_that_is_not_aligned(written: Path) -> None:
+@pytest.mark.parametrize("place", [0x10200, 1 << 40])
+def test_a_table_that_is_not_aligned_or_behind_the_end(written: Path, place: int) -> None:
     data = bytearray(written.read_bytes())
     l1 = int.from_bytes(data[40:48], "big")
-    struct.pack_into(">Q", data, l1, 1 << 63 | 0x10200)
+    struct.pack_into(">Q", data, l1, 1 << 63 | place)
     written.write_bytes(data)
     image = open_image(str(written), "qcow2")
-    with pytest.raises(OSError, match="an L2 table at 0x10200"):
+    with pytest.raises(OSError, match=f"an L2 table at {place:#x}"):
         image.read(0, 512)
+    with pytest.raises(OSError, match="corrupt"):
+        image.write(0, b"x")
     image.close()
+    assert written.stat().st_size == len(data)
+
+
+def test_a_file_that_was_cut_off(written: Path) -> None:
+    """What is gone isn't read as zeros."""
+    size = written.stat().st_size
+    os.truncate(written, size - 2 * 65536)
+    image = open_image(str(written), "qcow2")
+    assert image.read(0, 128 * KIB) == pattern(256 * KIB)[: 128 * KIB]
+    with pytest.raises(OSError, match="corrupt: a cluster of data at"):
+        image.read(128 * KIB, 512)
+    image.close()
+
+
+@pytest.mark.parametrize("allocation", ["metadata", "falloc", "full"])
+def test_clusters_that_qemu_allocated_in_advance(tmp_path: Path, allocation: str) -> None:
+    """They are behind nobody's end, although nothing was written there."""
+    path = tmp_path / "a"
+    qemu_img("create", "-f", "qcow2", "-o", f"preallocation={allocation}", path, "4M")
+    image = open_image(str(path), "qcow2")
+    assert image.read(4 * MIB - 512, 512) == bytes(512)
+    image.write(4 * MIB - 512, b"x" * 512)
+    image.close()
+    assert_clean(path)
 
 
 def test_compressed_nonsense(written: Path) -> None:

@@ -19,6 +19,7 @@ FORMATS = ("raw", "qcow2")
 
 _HEADER = 1 << 16
 _DEPTH = 64
+_BEHIND = ": its backing file: "
 
 Wrapper = Callable[[Storage], Storage]
 
@@ -82,12 +83,17 @@ def _open_backing(path: str, name: str, form: str, above: tuple[str, ...]) -> Im
             raise ImageError(f"{path}: its backing file {name[:80]!r} is of an unknown kind")
         name = str(Path(path).parent / name)
     chain = (*above, os.path.realpath(path))
-    if os.path.realpath(name) in chain or len(chain) > _DEPTH:
+    if os.path.realpath(name) in chain:
         raise ImageError(f"{path}: its backing files go round in a circle")
+    if len(chain) > _DEPTH:
+        raise ImageError(
+            f"{path}: more than {_DEPTH} images are in front of it; use qemu-img rebase"
+        )
     try:
         return _open(name, form or probe(name), True, chain)
     except ImageError as error:
-        raise ImageError(f"{path}: its backing file: {error}") from None
+        # Of a long chain the ends are enough.
+        raise ImageError(f"{path}{_BEHIND}{str(error).rpartition(_BEHIND)[2]}") from None
 
 
 def probe(path: str) -> str:

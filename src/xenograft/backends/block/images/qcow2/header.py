@@ -44,6 +44,7 @@ _MIN_CLUSTER_BITS, _MAX_CLUSTER_BITS = 9, 21
 MAX_L1_BYTES = 32 << 20
 _MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 _MAX_BACKING_NAME = 1023
+_MAX_SNAPSHOTS = 65536
 _KNOWN_INCOMPATIBLE = INCOMPAT_DIRTY | INCOMPAT_COMPRESSION
 _FEATURE_NAMES = {
     INCOMPAT_DATA_FILE: "an external data file",
@@ -239,6 +240,8 @@ def _check_tables(refuse: Callable[[str], ImageError], header: Header, file_size
         raise refuse(f"corrupt: a refcount table of {header.refcount_table_clusters} clusters")
     if not header.refcount_table_clusters:
         raise refuse("corrupt: no refcount table")
+    if header.nb_snapshots > _MAX_SNAPSHOTS:
+        raise refuse(f"corrupt: {header.nb_snapshots} snapshots")
     for name, offset, size in (
         ("L1 table", header.l1_offset, header.l1_size * 8),
         ("refcount table", header.refcount_table_offset, header.refcount_table_clusters * cluster),

@@ -121,7 +121,7 @@ class Qcow2Image:
         offset = self.l1[l1_index] & OFFSET_MASK
         if not offset:
             return None
-        if offset % self._cluster:
+        if offset % self._cluster or self._beyond(offset):
             raise self._corruption(f"an L2 table at {offset:#x}")
         table = words_of(self.storage.read(offset, self._cluster))
         with self._cache_lock:
@@ -153,9 +153,13 @@ class Qcow2Image:
             return (Kind.BACKING if self.has_backing else Kind.ZERO), 0
         cluster = offset // self._cluster
         used = cluster in self._metadata or cluster in self.refcounts.own
-        if offset % self._cluster or used:
+        if offset % self._cluster or used or self._beyond(offset):
             raise self._corruption(f"a cluster of data at {offset:#x}")
         return Kind.DATA, offset
+
+    def _beyond(self, offset: int) -> bool:
+        """Whether that is behind the end of the file: whoever cut it off has taken data along."""
+        return offset // self._cluster >= self.refcounts.fresh_from
 
     def _extents(self, offset: int, size: int) -> Iterator[Extent]:
         """Runs of a part of the disk, those that continue each other as one."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _SNAPSHOT = struct.Struct(">QIHHIIQII")
 _OFFSET_MASK = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
-_MAX_SNAPSHOTS = 65536
 _MAX_L1_BYTES = 32 << 20
 
 
@@ -85,8 +84,6 @@ def _l1_tables(image: Qcow2Image) -> Iterator[tuple[array[int], int]]:
 def _snapshots(image: Qcow2Image) -> Iterator[tuple[int, int, int]]:
     """(offset after the entry, offset of its L1 table, entries of that) of each snapshot."""
     header = image.header
-    if header.nb_snapshots > _MAX_SNAPSHOTS:
-        raise CorruptImage(image.path, f"{header.nb_snapshots} snapshots")
     at = header.snapshots_offset
     for _ in range(header.nb_snapshots):
         fields = _SNAPSHOT.unpack(image.storage.read(at, _SNAPSHOT.size))
