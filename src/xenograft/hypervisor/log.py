@@ -53,6 +53,7 @@ class Log:
         self.notices: list[Callable[[str], object]] = []
         """Called with lines that whoever runs the machine should see at once, if not too many."""
         self._notice_rate = _Rate(now)
+        self._noticed = ""
 
     def write(self, message: str, domid: int = -1) -> None:
         """Add one line."""
@@ -67,7 +68,8 @@ class Log:
     def notice(self, message: str) -> None:
         """Add a line about trouble: a disk's image that can't be read, a ring that was halted."""
         self.write(message)
-        if self.notices and self._notice_rate.admits():
+        again, self._noticed = message == self._noticed, message
+        if self.notices and not again and self._notice_rate.admits():
             for listener in self.notices:
                 listener(message)
 
