@@ -102,6 +102,25 @@ def test_a_guest_of_a_driver_domain_is_saved(
     assert "2 packets received" in run(guest, "ping -c 2 -W 20 10.9.0.1")
 
 
+def test_back_ends_go_with_their_guest(machine: Machine, image: Image, disk: Path) -> None:
+    """Linux's own let go of a dead guest's pages, and serve the next one."""
+    server = driver(machine, image, disk)
+    home, store = f"/local/domain/{server.domid}/backend", machine.services.client
+    for name, command in (("first", ""), ("second", "poweroff -f")):
+        guest = served(machine, image, name, disks="a")
+        run(guest, "while ! dd if=/dev/xvda of=/dev/null bs=64k count=1; do sleep 0.1; done")
+        devices = run(server, "ls /sys/bus/xen-backend/devices")
+        assert {f"{kind}-{guest.domid}-" in devices for kind in ("vbd", "vif")} == {True}
+        if command:
+            guest.console.send(f"{command}\n")
+            guest.wait(60)
+        guest.destroy()
+        run(server, 'while [ -n "$(ls /sys/bus/xen-backend/devices)" ]; do sleep 0.1; done')
+        kinds = store.ls(home)
+        assert not [kind for kind in kinds if store.exists(f"{home}/{kind}/{guest.domid}")]
+        assert guest.domid not in machine.hypervisor.domains
+
+
 def run(guest: Domain, command: str, timeout: float = 120) -> str:
     """What a command prints; it must succeed."""
     guest.console.send(f"{command}; echo status=$?=\n")

@@ -26,7 +26,7 @@ from tests.backends.block.frontend import (
 from tests.backends.block.images.support import pattern, qemu_img
 from xenograft.backends.block import device as device_module
 from xenograft.backends.block import queue as queue_module
-from xenograft.backends.block.queue import FLUSH_FAILED
+from xenograft.backends.block.protocol import FLUSH_FAILED
 
 BITS = pytest.mark.parametrize("bits", [32, 64])
 

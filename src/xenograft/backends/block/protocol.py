@@ -46,6 +46,20 @@ SEGMENTS_PER_PAGE: Final = PAGE_SIZE // SEGMENT_SIZE
 _READ_WRITE = (BLKIF_OP_READ, BLKIF_OP_WRITE)
 _TRANSFERS = (*_READ_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_OP_FLUSH_DISKCACHE)
 
+FLUSHES = (BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_WRITE_BARRIER)
+FLUSH_FAILED: Final = -5
+"""How a flush that failed is answered: blkif.h's BLKIF_RSP_ERROR stands for -EIO, and this is it.
+
+Linux takes BLKIF_RSP_ERROR for an empty flush as a sign that the disk needs none, and reports
+success; any other status is the I/O error that it is (drivers/block/xen-blkfront.c).
+"""
+
+
+def failure(operation: int) -> int:
+    """The status that tells a front end that its request could not be done."""
+    return FLUSH_FAILED if operation in FLUSHES else BLKIF_RSP_ERROR
+
+
 Segment = tuple[int, int, int]
 """(grant reference, first sector, last sector) within a page."""
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xenograft.abi.io.blkif import (
     BLKIF_OP_DISCARD,
-    BLKIF_OP_FLUSH_DISKCACHE,
     BLKIF_OP_READ,
     BLKIF_OP_WRITE,
     BLKIF_OP_WRITE_BARRIER,
@@ -23,6 +22,7 @@ from xenograft.backends.block.grants import GrantPages
 from xenograft.backends.block.images.image import ZeroImage
 from xenograft.backends.block.images.raw import RawImage
 from xenograft.backends.block.protocol import (
+    FLUSHES,
     SECTOR_SHIFT,
     SECTORS_PER_PAGE,
     SEGMENT_SIZE,
@@ -31,6 +31,7 @@ from xenograft.backends.block.protocol import (
     Layout,
     Request,
     check_range,
+    failure,
     pack_segments,
     parse_segments,
     transfer_size,
@@ -62,13 +63,6 @@ WRITES_AT_ONCE = 1 << 20
 """Bytes of writes that one job does at most: more of them go to several threads."""
 
 NO_MEDIUM = ZeroImage(0)
-
-FLUSH_FAILED = -5
-"""How a flush that failed is answered: blkif.h's BLKIF_RSP_ERROR stands for -EIO, and this is it.
-
-Linux takes BLKIF_RSP_ERROR for an empty flush as a sign that the disk needs none, and reports
-success; any other status is the I/O error that it is (drivers/block/xen-blkfront.c).
-"""
 
 
 class Located(NamedTuple):
@@ -451,16 +445,13 @@ class BlockQueue:
     def _finish(self, request: Request, size: int, error: BaseException | None) -> None:
         """The image is done with a request."""
         device = self.device
-        flush = request.operation in (BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_WRITE_BARRIER)
-        if flush:
+        if request.operation in FLUSHES:
             # Linux sends no more of them after one that failed.
             device.write_through = error is not None
         if error is not None:
             device.failed(request, error)
         if not self.closed:
-            status = BLKIF_RSP_OKAY
-            if error is not None:
-                status = FLUSH_FAILED if flush else BLKIF_RSP_ERROR
+            status = BLKIF_RSP_OKAY if error is None else failure(request.operation)
             self.respond(request.id, request.operation, status)
         device.finished(request, size)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from xenograft.abi.errno import Errno, XenError
 from xenograft.abi.io.xenbus import XenbusState
 from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError
 from xenograft.backends.xenbus.state import parse_state
@@ -16,6 +15,7 @@ from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.devices.channel import channel_record, check_channel
 from xenograft.toolstack.devices.disk import disk_record, open_disk
 from xenograft.toolstack.devices.display import vfb_record, vkb_record
+from xenograft.toolstack.devices.leaving import Leaving, remove_backend
 from xenograft.toolstack.devices.p9 import check_folder, p9_record
 from xenograft.toolstack.devices.record import DeviceRecord
 from xenograft.toolstack.devices.vif import DEFAULT_MTU, vif_record
@@ -436,22 +436,21 @@ class Devices:
         self._remove_nodes(kind, devid)
 
     def close(self) -> None:
-        """The domain is about to be destroyed."""
+        """The domain is about to be destroyed; other guests that serve it let go of it."""
         for served in self._served.values():
             if served.watch is not None:
                 served.watch.close()
         self._served.clear()
+        domains = self._services.hypervisor.domains
+        for status in self.all():
+            server = domains.get(status.backend_domid)
+            if server is not None and server is not self._services.control and not server.dying:
+                Leaving(self._services, status.backend)
 
     def _remove_nodes(self, kind: str, devid: int) -> None:
         status = self.find(kind, devid)
         if status is None:
             return
         path = f"/libxl/{self._domain.domid}/device/{kind}/{devid}"
-        remove_nodes(self._store, [status.frontend, status.backend, path])
-        try:
-            parent = status.backend.rpartition("/")[0]
-            if not self._store.ls(parent):
-                self._store.rm(parent)
-        except XenError as error:
-            if error.errno is not Errno.ENOENT:
-                raise
+        remove_nodes(self._store, [status.frontend, path])
+        remove_backend(self._store, status.backend)

@@ -16,10 +16,9 @@ import struct
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import XenError
-from xenograft.abi.io.blkif import BLKIF_RSP_ERROR
 from xenograft.abi.io.ring import SRING_HEADER_SIZE, ring_size, sring
 from xenograft.abi.io.xenbus import XenbusState
-from xenograft.backends.block.protocol import Layout, layout_of
+from xenograft.backends.block.protocol import Layout, failure, layout_of
 from xenograft.backends.ring import BackRing, RingError, SharedPages
 from xenograft.backends.xenbus.host import BackendHost
 from xenograft.backends.xenbus.state import parse_state
@@ -229,7 +228,7 @@ class _DeadRing:
             ring.take(ring.slots, 1)
             for ident, operation in outstanding.items():
                 if ring.outstanding:
-                    ring.respond(self._layout.response(ident, operation, BLKIF_RSP_ERROR))
+                    ring.respond(self._layout.response(ident, operation, failure(operation)))
         except RingError:
             return
         self._push()
@@ -239,7 +238,8 @@ class _DeadRing:
             more = True
             while more:
                 for data in self.ring.take(8, self._layout.request_size):
-                    response = self._layout.response(*self._layout.identify(data), BLKIF_RSP_ERROR)
+                    ident, operation = self._layout.identify(data)
+                    response = self._layout.response(ident, operation, failure(operation))
                     self.ring.respond(response)
                 self._push()
                 more = self.ring.final_check()
