@@ -76,6 +76,37 @@ def test_a_fault_of_ours_is_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["", "/some/file"])
+def test_a_full_disk_is_no_fault_of_ours(name: str) -> None:
+    script = f"""
+import errno, os, sys
+from xenograft.cli import main
+def fail(*args, **more):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), {name or None!r})
+main.xg.main = fail
+sys.exit(main.run(["modes"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    what = name or "the output can't be written"
+    assert done.stderr == f"xg: {what}: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_output_that_can_not_be_written() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from xenograft.cli.main import main; main(['modes'])"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "xg: the output can't be written: No space left on device\n"
+    assert done.returncode == 1
+
+
 def test_xg_debug_shows_the_traceback(command: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XG_DEBUG", "1")
     ACTION[0] = ZeroDivisionError()

@@ -295,6 +295,7 @@ def test_a_capture_and_a_bridge(tiny: list[str], tmp_path: Path) -> None:
         (["--vif", "mac=00:16:3e"], b"'00:16:3e' isn't a MAC address"),
         (["--vif", "forward=22"], b"'22' isn't a port forward; write it as tcp:2222:22"),
         (["--vif", "", "--pcap", "1=/dev/null"], b"guest has no network interface 1"),
+        (["--pcap", "x", "--pcap", "1=./x"], b"one file holds the packets of one interface"),
         (["--vif", "", "--pcap", "/nonexistent/x"], b"can't write /nonexistent/x: No such file"),
     ],
 )

@@ -307,6 +307,19 @@ def test_on_a_machine(tmp_path: Path) -> None:
     assert process.process.process_name == bench.domain.name
 
 
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_full_disk_ends_the_trace_alone(closing: bool) -> None:
+    bench = Bench(guest)
+    told: list[str] = []
+    bench.xen.log.notices.append(told.append)
+    trace = Trace.to_file(bench.xen, Path("/dev/full"))
+    for time in range(1 if closing else 5000):
+        trace.exit(time, 1, 0, make_exit(ExitReason.MMIO_WRITE, 0xFEE00000, 4, time))
+    assert bool(told) is not closing
+    trace.close()
+    assert told == ["--trace /dev/full ends here: No space left on device"]
+
+
 def test_packets_written_by_hand_are_a_trace() -> None:
     """The file is what a Trace message of all packets serialises to."""
     trace, out = traced()

@@ -357,16 +357,25 @@ def test_counts_follow_owners(store: Xenstore, dom0: Peer, guest: Peer) -> None:
 
 
 def test_other_quotas(store: Xenstore, dom0: Peer, guest: Peer) -> None:
-    assert guest.write("long", b"x" * 2048) == OK
-    assert guest.write("long", b"x" * 2049) == "ENOSPC"
+    # A header of 24 bytes and 8 for each permission: a node of 2048 in all is too large.
+    assert guest.write("long", b"x" * (2047 - 24 - 8)) == OK
+    assert guest.write("long", b"x" * (2048 - 24 - 8)) == "ENOSPC"
+    assert guest.write("longer", b"x" * (2048 - 24 - 8)) == "ENOSPC"
+    assert guest.set_perms("long", "n1", "r2") == "ENOSPC"
+    assert guest.write("long", b"") == OK
     assert dom0.write("/long", b"x" * 4000) == OK
+    # So do the names of children, with a NUL each.
+    made = [guest.write(f"many/{i:09}", b"") for i in range(204)]
+    assert made == [OK] * 201 + ["ENOSPC"] * 3
+    assert guest.write(f"many/{7:09}", b"x") == OK
+    assert guest.mkdir("many/x") == OK
     words = ["n1", *(f"r{i}" for i in range(2, 7))]
     assert guest.set_perms("long", *words[:5]) == OK
     assert guest.set_perms("long", *words) == "ENOSPC"
-    assert [guest.watch(f"w{i}") for i in range(129)] == [OK] * 128 + ["E2BIG"]
-    assert [isinstance(guest.send(xs_wire.XS_TRANSACTION_START), bytes) for _ in range(11)] == [
+    assert [guest.watch(f"w{i}") for i in range(130)] == [OK] * 129 + ["E2BIG"]
+    assert [isinstance(guest.send(xs_wire.XS_TRANSACTION_START), bytes) for _ in range(12)] == [
         True
-    ] * 10 + [False]
+    ] * 11 + [False]
     assert guest.send(xs_wire.XS_TRANSACTION_START) == "ENOSPC"
 
 
@@ -411,6 +420,11 @@ def test_control(store: Xenstore, dom0: Peer) -> None:
     dom0.watch("/x", "tok")
     assert "watch D0: /x tok" in control("watches")
     assert "watches: 1" in control("memreport")
+    for number in range(40):
+        dom0.watch(f"/{number}", "\xff" * 200)
+    listed = control("watches")
+    assert len(listed) < 4096
+    assert listed.endswith("more") or listed.endswith("more\n")
     assert control("memreport", "/etc/passwd") == "EINVAL"
     assert control("log", "maybe") == "EINVAL"
 

@@ -52,7 +52,7 @@ def test_indices_may_begin_anywhere(guest: GuestRing) -> None:
 
 
 def test_messages_larger_than_the_ring(guest: GuestRing) -> None:
-    value = bytes(range(256)) * 8
+    value = bytes(range(256)) * 7
     assert guest.ask(xs_wire.XS_WRITE, b"x\0" + value).payload == OK
     assert guest.ask(xs_wire.XS_READ, b"x\0").payload == value
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import select
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,39 @@ def test_the_descriptor_tells_of_work(store: Xenstore, server: SocketServer) -> 
         server.poll()
         server.poll()
         assert not has_work()
+
+
+def test_without_descriptors_nobody_is_let_in_until_one_leaves(
+    server: SocketServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing spins meanwhile: the one who waits makes nothing readable."""
+    client.ask(xs_wire.XS_WRITE, b"/x\x001")
+
+    class Full:
+        """A listener for which there are no descriptors."""
+
+        def __init__(self, listener: socket.socket) -> None:
+            self.listener = listener
+
+        def accept(self) -> tuple[socket.socket, object]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def fileno(self) -> int:
+            return self.listener.fileno()
+
+    listener = server._listener
+    server._selector.unregister(listener)
+    full = Full(listener)
+    monkeypatch.setattr(server, "_listener", full)
+    server._selector.register(full, selectors.EVENT_READ, None)  # type: ignore[arg-type]
+    with contextlib.closing(Client(server)) as late:
+        server.poll()
+        assert not select.select([server.fileno()], [], [], 0)[0]
+        assert client.ask(xs_wire.XS_READ, b"/x\0") == b"1"
+        monkeypatch.setattr(full, "accept", listener.accept)
+        client.close()
+        server.poll()
+        assert late.ask(xs_wire.XS_READ, b"/x\0") == b"1"
 
 
 def test_many_requests_at_once(client: Client) -> None:

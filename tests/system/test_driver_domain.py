@@ -14,7 +14,7 @@ from xenograft.toolstack.config.options import from_options
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.backend_initrd import MARKER
 from xenograft.toolstack.images.tools import program
-from xenograft.toolstack.machine import Domain, Machine
+from xenograft.toolstack.machine import Domain, Machine, ShutdownReason
 from xenograft.toolstack.state.outgoing import Outgoing
 
 Image = Callable[[str], Path]
@@ -119,6 +119,9 @@ def test_back_ends_go_with_their_guest(machine: Machine, image: Image, disk: Pat
         kinds = store.ls(home)
         assert not [kind for kind in kinds if store.exists(f"{home}/{kind}/{guest.domid}")]
         assert guest.domid not in machine.hypervisor.domains
+    # The driver domain itself ends when it's asked to.
+    machine.services.client.write(f"/local/domain/{server.domid}/control/shutdown", "poweroff")
+    assert server.wait(60) is ShutdownReason.poweroff
 
 
 def run(guest: Domain, command: str, timeout: float = 120) -> str:

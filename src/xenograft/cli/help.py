@@ -12,4 +12,4 @@ def help_(words: tuple[str, ...]) -> None:
     """Print help about xg, or about a command."""
     from xenograft.cli.main import run
 
-    run([*words, "--help"])
+    raise click.exceptions.Exit(run([*words, "--help"]))

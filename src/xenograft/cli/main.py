@@ -8,6 +8,7 @@ or input; `xg run` adds those of `xenograft.cli.status`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 
@@ -99,16 +100,25 @@ def run(argv: list[str]) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone (`xg modes | head`): nothing is left to say.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return FAULT
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _drop_output()
+            where = f"{error.filename}: " if error.filename else "the output can't be written: "
+            return _complain(f"{where}{error.strerror}", FAULT)
         if os.environ.get("XG_DEBUG"):
             raise
         detail = " ".join(str(error).split())
         name = type(error).__name__
         text = f"internal error: {name}: {detail}" if detail else f"internal error: {name}"
         return _complain(f"{text} (a bug; XG_DEBUG=1 shows the traceback)", FAULT)
+
+
+def _drop_output() -> None:
+    """What is left of standard output can't be written, and isn't tried again at the end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_line(usage: click.ClickException) -> str:

@@ -277,6 +277,10 @@ class _Captures:
 
     def __init__(self, specs: Sequence[str], machine: Machine) -> None:
         self._specs = [_capture_spec(spec) for spec in specs]
+        paths = [path.absolute() for _devid, path in self._specs]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise UserError(f"--pcap {path}: one file holds the packets of one interface")
         self._machine = machine
         self._captures: list[tuple[int, Capture]] = []
 

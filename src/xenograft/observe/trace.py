@@ -12,6 +12,7 @@ interned.  Time is the machine's: on the virtual clock hypercalls take none of i
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -91,6 +92,8 @@ class Trace(CallTracker):
         self._slices: dict[tuple[int, int], int] = {}
         self._time = 0
         self._closed = False
+        self.error: OSError | None = None
+        """Why nothing more is written."""
         first = self._packet()
         first.sequence_flags = _CLEARED
         first.trace_packet_defaults.timestamp_clock_id = 6  # BUILTIN_CLOCK_BOOTTIME
@@ -120,7 +123,9 @@ class Trace(CallTracker):
         for track in sorted(self._states):
             self._event(now, track, self._type.TYPE_SLICE_END)
         self._flush()
-        self._out.close()
+        with suppress(OSError):
+            # What a full disk has left in the file's buffer is tried again, in vain.
+            self._out.close()
         if self._path is not None and not self._tracks:
             self._path.unlink(missing_ok=True)
 
@@ -131,6 +136,8 @@ class Trace(CallTracker):
         return packet
 
     def _emit(self, packet: Any) -> None:
+        if self.error is not None:
+            return
         data = packet.SerializeToString()
         # Field 1 of Trace, length-delimited: what a Trace of this one packet would serialise to.
         self._pending += b"\x0a" + _varint(len(data)) + data
@@ -138,8 +145,20 @@ class Trace(CallTracker):
             self._flush()
 
     def _flush(self) -> None:
-        self._out.write(self._pending)
+        if self.error is None:
+            try:
+                self._out.write(self._pending)
+                self._out.flush()
+            except OSError as error:
+                # The guest goes on; a trace isn't worth its life.
+                self._give_up(error)
         self._pending.clear()
+
+    def _give_up(self, error: OSError) -> None:
+        self.error = error
+        if self._hypervisor is not None:
+            where = "the trace" if self._path is None else f"--trace {self._path}"
+            self._hypervisor.log.notice(f"{where} ends here: {error.strerror or error}")
 
     def _event(
         self,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _OK = "OK"
 
+_LISTED = 4000
+"""Characters of a list: a reply has room for 4096 bytes."""
+
 
 def control(store: Xenstore, command: bytes, arguments: Sequence[bytes]) -> bytes:
     """Do a control command; its answer, ended by a NUL.
@@ -93,12 +96,14 @@ def _usage(store: Xenstore, domid: int) -> str:
 
 
 def _watches(store: Xenstore, words: Sequence[str]) -> str:
-    lines = [
-        f"watch D{watch.connection.domid}: {watch.path} {watch.token.decode('ascii', 'replace')}\n"
-        for watch in store.watches
-    ]
-    # A reply has room for 4096 bytes only.
-    return "".join(lines)[:4000]
+    text, watches = "", list(store.watches)
+    for number, watch in enumerate(watches):
+        token = watch.token.decode("ascii", "backslashreplace")
+        line = f"watch D{watch.connection.domid}: {watch.path} {token}\n"
+        if len(text) + len(line) > _LISTED:
+            return f"{text}and {len(watches) - number} more\n"
+        text += line
+    return text
 
 
 def _help(store: Xenstore, words: Sequence[str]) -> str:

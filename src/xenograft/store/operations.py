@@ -132,7 +132,8 @@ def do_watch(request: Request) -> bytes:
     where, base = path.parse_watch(connection.understood(raw), connection.domid)
     if (where, token) in connection.watches:
         raise XenError(Errno.EEXIST)
-    if not connection.who.privileged and len(connection.watches) >= store.quota.watches:
+    # One more than the quota, as in xenstored_watch.c.
+    if not connection.who.privileged and len(connection.watches) > store.quota.watches:
         raise XenError(Errno.E2BIG)
     # A client is told of the path that it gave, whatever we call it.
     shown = raw.decode() if not base and raw != where.encode() else None

@@ -15,13 +15,13 @@ class Quota(msgspec.Struct):
     nodes: int = 1000
     """Nodes that it may own before it can't create more (ENOSPC)."""
     watches: int = 128
-    """Watches (E2BIG)."""
+    """Watches that it may have before it can't add the one after the next (E2BIG)."""
     transactions: int = 10
-    """Transactions open at the same time (ENOSPC)."""
+    """Transactions that may be open before it can't open the one after the next (ENOSPC)."""
     transaction_requests: int = 1024
     """Requests in one transaction (ENOSPC)."""
     node_size: int = 2048
-    """Bytes of a node's value (ENOSPC)."""
+    """Bytes that a node can't have any more: see `Workspace.check_size` (ENOSPC)."""
     depth: int = 64
     """Levels of a node that it creates (ENOSPC).  Ours: what a change costs grows with them."""
     permissions: int = 5

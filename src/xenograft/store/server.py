@@ -12,6 +12,7 @@ store; everybody else must hold it too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import threading
@@ -144,6 +145,8 @@ class SocketServer:
         self._polling = False
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._full = False
+        """Whether nobody is let in, for want of descriptors."""
         self._listener = _listen(path)
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
@@ -214,8 +217,11 @@ class SocketServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
-            # It hung up again, or we are out of descriptors: it may come back.
+        except OSError as error:
+            # It hung up again; or there are no descriptors until another one leaves.
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._clients:
+                self._selector.unregister(self._listener)
+                self._full = True
             return
         sock.setblocking(False)
         client = _Client(self, sock, self.store.connect())
@@ -247,6 +253,9 @@ class SocketServer:
             self._selector.unregister(client.sock)
             client.sock.close()
             self.store.disconnect(client.connection)
+            if self._full:
+                self._full = False
+                self._selector.register(self._listener, selectors.EVENT_READ, None)
 
     def _wake(self) -> None:
         # A full pipe means that it's awake already.

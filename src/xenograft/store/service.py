@@ -242,7 +242,8 @@ class Xenstore:
         """Open a transaction; returns its id.  Raises ENOSPC."""
         if (
             not connection.who.privileged
-            and len(connection.transactions) >= self.quota.transactions
+            # One more than the quota, as in xenstored_transaction.c.
+            and len(connection.transactions) > self.quota.transactions
         ):
             raise XenError(Errno.ENOSPC)
         tx_id = connection.next_tx_id

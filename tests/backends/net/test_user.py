@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -26,7 +27,13 @@ from xenograft.backends.net.packet import Packet, complete
 from xenograft.backends.net.segments import SEGMENT_MAX
 from xenograft.backends.net.switch import Port
 from xenograft.backends.net.uplink import uplinks
-from xenograft.backends.net.user import FIRST_GUEST, NAMESERVER, ROUTER, UserNetwork
+from xenograft.backends.net.user import (
+    FIRST_GUEST,
+    NAMESERVER,
+    ROUTER,
+    UserNetwork,
+    _false_reply,
+)
 
 PATIENCE = 20.0
 """Seconds of the host's time after which a test gives up."""
@@ -354,6 +361,31 @@ def test_a_forwarded_port_leads_to_the_guest(net: Net) -> None:
         net.until(lambda: True)
         client.settimeout(PATIENCE)
         assert client.recv(100) == b"hello host"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_many_connect_to_a_forwarded_port_at_once(net: Net, again: bool) -> None:
+    """They wait, while libslirp takes one after the other."""
+    opened = net.user.open_forward(Forward("tcp", 0, 22), MAC_A)
+    if again:
+        # It leads elsewhere by now, through another socket.
+        net.guest(address=IP("10.0.2.77")).udp(9, ROUTER, 9, b"x")
+        net.until(lambda: True)
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            address = ("127.0.0.1", opened.host_port)
+            stack.enter_context(socket.create_connection(address, PATIENCE))
+
+
+@pytest.mark.parametrize(("code", "false"), [(0, False), (1, True), (3, True)])
+def test_an_error_is_not_taken_for_the_answer_to_a_ping(code: int, false: bool) -> None:
+    header = bytes(12) + b"\x08\0" + bytes([0x45]) + bytes(8) + b"\x01" + bytes(10)
+    assert _false_reply(header + bytes([0, code]) + bytes(60)) is false
+    # Other types have codes of their own, other protocols other fields there.
+    assert not _false_reply(header + bytes([3, code]) + bytes(60))
+    assert not _false_reply(header[:23] + b"\x11" + header[24:] + bytes([0, code]) + bytes(60))
+    for length in range(len(header) + 2):
+        _false_reply((header + bytes([0, code]))[:length])
 
 
 def test_a_forward_follows_its_guests_address(net: Net) -> None:

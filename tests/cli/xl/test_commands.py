@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 from pathlib import Path
 
@@ -270,6 +271,8 @@ class TestDevices:
         assert xg("block-detach", "web", "xvdq")[0] == 1
         assert xg("block-attach", "web", "/nosuch.img,raw,xvdc,rw")[0] == 1
         assert xg("block-attach", "web", "nonsense=1")[0] == 1
+        own = xg("block-attach", "web", "vdev=xvdc,backend=web,target=/dev/xvda")
+        assert own == (1, "", "disk xvdc: a domain can't serve a device to itself\n")
 
     def test_networks(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg), "vif=['mac=00:16:3e:00:00:01']")
@@ -282,7 +285,7 @@ class TestDevices:
         assert xg("network-attach", "web", "mac=zz")[0] == 1
         assert xg("network-detach", "web", "00:16:3e:00:00:09")[0] == 1
         assert xg("network-detach", "web", "9")[0] == 1
-        assert xg("network-detach", "web", "00:16:3e:00:00:02") == (0, "", "")
+        assert xg("network-detach", "-f", "web", "00:16:3e:00:00:02") == (0, "", "")
         assert len(xg("network-list", "web")[1].splitlines()) == 2
 
     def test_bridges(self, xg: Xg, cfg: Path) -> None:
@@ -326,7 +329,8 @@ class TestDevices:
     def test_channels_are_listed(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg), "channel=['name=log,connection=pty']")
         (row,) = xg("channel-list", "web")[1].splitlines()[1:]
-        assert row.split() == ["1", "0", "1", "-1", "-1", "pty"]
+        assert row.split()[:-1] == ["1", "0", "1", "-1", "-1", "pty"]
+        assert stat.S_ISCHR(Path(row.split()[-1]).stat().st_mode)
 
     def test_keyboards(self, xg: Xg, cfg: Path) -> None:
         xg("create", str(cfg))
@@ -566,6 +570,9 @@ def test_help_of_a_command(xg: Xg) -> None:
     assert status == 0
     assert output.startswith("Usage: xg create ")
     assert "create" in xg("help")[1]
+    status, output, errors = xg("help", "nosuch")
+    assert (status, output) == (2, "")
+    assert "nosuch" in errors
 
 
 def test_names_may_be_shortened(xg: Xg) -> None:

@@ -70,12 +70,26 @@ def test_the_timeline_has_the_writes(guest: Guest, tracker: XenbusTracker, tmp_p
         ("front", "Initialising", "Closed", guest.domid),
         ("back", "InitWait", "Closed", 0),
     ]
-    assert dict(tracker.changes[2].writes).keys() == {
+    assert {name for name, _value, _by in tracker.changes[2].writes} == {
         "versions",
         "max-rings",
         "max-ring-page-order",
     }
-    assert tracker.changes[3].writes == (("note", "before the state, whatever the order"),)
+    note = ("note", "before the state, whatever the order", guest.domid)
+    assert tracker.changes[3].writes == (note,)
+
+
+def test_who_wrote_what_is_told(guest: Guest, tracker: XenbusTracker, tmp_path: Path) -> None:
+    """The toolstack's hand in a front end's directory isn't taken for the front end's."""
+    path = attach(guest, tmp_path)
+    guest.scene.client.write(f"{path}/meddled", "1")
+    guest.store.write(f"{path}/state", "4")
+    text = report(tracker.view(0))
+    assert "front end: Initialising -> Connected (meddled=1 by d0)\n" in text
+    guest.scene.client.write(f"{path}/version", "x")
+    assert "VIOLATION: " in report(tracker.view(0)).splitlines()[-3]
+    guest.scene.client.write(f"{path}/state", "6")
+    assert "front end: Connected -> Closed by d0 (version=x)\n" in report(tracker.view(0))
 
 
 def test_an_aborted_transaction_did_nothing(

@@ -22,6 +22,7 @@ from xenograft.toolstack.service import consoles, daemon
 from xenograft.toolstack.service import handlers as handlers
 from xenograft.toolstack.service.consoles import ConsoleHub
 from xenograft.toolstack.service.daemon import Log, take_lock
+from xenograft.toolstack.service.host import Remainder
 from xenograft.toolstack.service.messages import CreateDomain, DomainInfo, Reply, Request, WaitEnd
 from xenograft.toolstack.service.record import (
     RunningGuest,
@@ -281,3 +282,14 @@ class TestLock:
         with path.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(handle)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=20))
+def test_what_is_left_of_a_time_never_falls(steps: list[tuple[int, int]]) -> None:
+    """Whatever the two clocks do; and it grows by no more than the whole does."""
+    rest, whole, part, last = Remainder(), 0, 0, 0
+    for more, less in steps:
+        whole, part = whole + more, part + less
+        left = rest.advance(whole, part)
+        assert left - last == max(more - less, 0)
+        last = left

@@ -15,8 +15,10 @@ the machine's clock.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
+import os
 import select
 import socket
 from collections import deque
@@ -53,6 +55,9 @@ _AGAIN = 4
 
 _WORTH_JOINING = 4096
 """Bytes of a frame that waits for its continuation, while libslirp is at work."""
+
+BACKLOG = 128
+"""Connections to a forwarded port that wait to be accepted at most."""
 
 QUEUE_PACKETS = 2048
 """Packets for the host that wait for their turn."""
@@ -182,6 +187,8 @@ class UserNetwork(Port):
     def _on_send_packet(self, buffer: int, length: int, _opaque: Any) -> int:
         """A packet for the guests.  Its checksums are right: libslirp has computed them."""
         data = ctypes.string_at(buffer, length)
+        if _false_reply(data):
+            return length
         if self._held:
             joined = join(self._held, data, self._mtu)
             if joined is not None:
@@ -370,8 +377,6 @@ class UserNetwork(Port):
         self._listen(opened)
         self._opened.append(opened)
         self._note_followed()
-        if not self._inside:
-            self._refresh()
         return forward
 
     def close_forward(self, forward: Forward) -> None:
@@ -404,6 +409,9 @@ class UserNetwork(Port):
                 f"can't listen on {forward.host_address}, {forward.protocol} port"
                 f" {forward.host_port}: it's in use, or not allowed"
             )
+        self._refresh()
+        for fd in self._registered:
+            _lengthen(fd)
 
     def _deafen(self, opened: _Opened) -> None:
         forward = opened.forward
@@ -451,6 +459,13 @@ class UserNetwork(Port):
         self._epoll.close()
 
 
+def _lengthen(fd: int) -> None:
+    """Let more clients wait to be accepted than libslirp does: it takes one at a time."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            one.listen(BACKLOG)
+
+
 def _free_port(forward: Forward) -> int:
     """A port of the host that nobody uses at the moment."""
     kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
@@ -461,6 +476,21 @@ def _free_port(forward: Forward) -> int:
             raise ForwardError(f"can't listen on {forward.host_address}: {error}") from None
         port: int = probe.getsockname()[1]
         return port
+
+
+def _false_reply(data: bytes) -> bool:
+    """Whether it's an error that libslirp shows as the answer to a ping.
+
+    That happens where it needs a raw socket for ping, and somebody on the way can't reach the
+    host that was meant: the error's code is still in it.
+    """
+    transport = 14 + (data[14] & 15) * 4 if len(data) > 14 else 0
+    return (
+        data[12:14] == _IPV4
+        and data[23:24] == b"\x01"
+        and data[transport : transport + 1] == b"\0"
+        and data[transport + 1 : transport + 2] != b"\0"
+    )
 
 
 @cache

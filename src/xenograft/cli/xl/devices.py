@@ -152,8 +152,13 @@ def network_attach(domain: str, spec: tuple[str, ...]) -> None:
     ask(AttachVif(domain, vif))
 
 
+_force_option = click.option(
+    "-f", "--force", is_flag=True, help="Don't wait for the guest to let go of it."
+)
+
+
 @click.command()
-@click.option("-f", "--force", is_flag=True, help="Don't wait for the guest to let go of it.")
+@_force_option
 @domain_argument
 @click.argument("device", metavar="DEVICE")
 def block_detach(domain: str, device: str, force: bool) -> None:
@@ -164,13 +169,14 @@ def block_detach(domain: str, device: str, force: bool) -> None:
 
 
 @click.command()
+@_force_option
 @domain_argument
 @click.argument("device", metavar="NUMBER|MAC")
-def network_detach(domain: str, device: str) -> None:
+def network_detach(domain: str, device: str, force: bool) -> None:
     """Unplug a network interface, by number or MAC address."""
     from xenograft.toolstack.service.messages import DetachDevice
 
-    ask(DetachDevice(domain, "vif", device))
+    ask(DetachDevice(domain, "vif", device, force))
 
 
 @click.command()
@@ -198,7 +204,7 @@ def channel_lines(rows: Iterable[DeviceRow]) -> list[str]:
     """The table of `xl channel-list`: the last column is the pty, or the socket's path."""
     lines = [titles("Idx:3 BE:2 state:5 evt-ch:6 ring-ref:8 connection:10 :30")]
     for row in rows:
-        place = row.nodes.get("path") or row.nodes.get("tty", "")
+        place = row.nodes.get("path") or row.tty
         lines.append(
             f"{row.devid:<3d} {row.backend_domid:<2d} {row.state:<5d} {row.event_channel:<6d}"
             f" {row.rings[0]:<8d} {row.nodes.get('connection', ''):10s} {place:30s}"
@@ -252,13 +258,14 @@ def vkb_attach(domain: str, spec: tuple[str, ...]) -> None:
 
 
 @click.command()
+@_force_option
 @domain_argument
 @click.argument("device", metavar="NUMBER")
-def vkb_detach(domain: str, device: str) -> None:
+def vkb_detach(domain: str, device: str, force: bool) -> None:
     """Unplug a keyboard and pointer, by number."""
     from xenograft.toolstack.service.messages import DetachDevice
 
-    ask(DetachDevice(domain, "vkbd", device))
+    ask(DetachDevice(domain, "vkbd", device, force))
 
 
 _TITLES = {

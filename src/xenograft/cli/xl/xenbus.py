@@ -6,11 +6,11 @@ from __future__ import annotations
 import click
 import msgspec
 
-from xenograft.cli.xl.base import ask
+from xenograft.cli.xl.base import ask, complete_domain
 
 
 @click.command()
-@click.argument("domain", required=False)
+@click.argument("domain", required=False, shell_complete=complete_domain)
 @click.option("--timeline", is_flag=True, help="Also each change of a state, and what led to it.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def xenbus(domain: str | None, timeline: bool, as_json: bool) -> None:

@@ -56,11 +56,18 @@ def _short(value: str) -> str:
     return text if len(text) <= _VALUE else text[: _VALUE - 3] + "..."
 
 
+def _by(writer: int, expected: int) -> str:
+    """Who wrote something, if it's not who would have."""
+    return "" if writer == expected else f" by d{writer}"
+
+
 def change_text(change: Change) -> str:
     """A change without its time: ``d1 vbd/51712 front end: Initialising -> Initialised …``."""
-    writes = ", ".join(f"{name}={_short(value)}" for name, value in change.writes)
+    writes = ", ".join(
+        f"{name}={_short(value)}{_by(writer, change.by)}" for name, value, writer in change.writes
+    )
     behind = f" ({writes})" if writes else ""
-    by = "" if change.by == change.domid or change.end == "back" else f" by d{change.by}"
+    by = "" if change.end == "back" else _by(change.by, change.domid)
     return (
         f"d{change.domid} {change.device} {_ENDS[change.end]}: {change.old} -> {change.new}"
         f"{by}{behind}"
@@ -70,7 +77,8 @@ def change_text(change: Change) -> str:
 def violation_text(violation: Violation) -> str:
     """A violation without its time."""
     end = _ENDS[violation.end]
-    return f"d{violation.domid} {violation.device} {end}: VIOLATION: {violation.text}"
+    by = "" if violation.end == "back" else _by(violation.by, violation.domid)
+    return f"d{violation.domid} {violation.device} {end}: VIOLATION: {violation.text}{by}"
 
 
 def timeline(changes: Sequence[Change], violations: Sequence[Violation]) -> list[str]:

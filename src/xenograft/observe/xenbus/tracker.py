@@ -58,7 +58,7 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A change of state, and what the same end had written since its last one."""
+    """A change of state, and what was written in the same end's directory since its last one."""
 
     time: int
     device: str
@@ -71,8 +71,8 @@ class Change(msgspec.Struct, frozen=True):
     """A state's name, or "removed"."""
     by: int
     """Who wrote it."""
-    writes: tuple[tuple[str, str], ...]
-    """(node in the end's directory, value)."""
+    writes: tuple[tuple[str, str, int], ...]
+    """(node in the end's directory, value, who wrote it)."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ class _End:
         self.since: int | None = None
         self.error: str | None = None
         self.nodes: dict[str, str] = {}
-        self.writes: list[tuple[str, str]] = []
+        self.writes: list[tuple[str, str, int]] = []
 
     @property
     def facts(self) -> EndFacts:
@@ -237,7 +237,7 @@ class XenbusTracker:
             old = end.nodes.get(place.name)
             self._set(end, place.name, value)
             if len(end.writes) < MAX_WRITES:
-                end.writes.append((place.name, value))
+                end.writes.append((place.name, value, by))
             for text in check_node(place.kind, place.backend, place.name, old, end.facts):
                 self._violation(time, by, end, text)
         for end, value in states:

@@ -258,6 +258,8 @@ class Devices:
             return self._services.control.domid
         for domain in domains.values():
             if not domain.dying and name in (domain.name, str(domain.domid)):
+                if domain is self._domain:
+                    raise UserError(f"{what}: a domain can't serve a device to itself")
                 return domain.domid
         raise UserError(f"{what}: there is no domain {name!r} to serve it; start it first")
 

@@ -266,6 +266,7 @@ class StandIn:
         self.domain = hypervisor.create_domain(
             GuestKind.PVH, domid=domid, name=f"standin-{domid}", max_vcpus=0, host=True
         )
+        self.domain.is_hidden = True
         self._host = BackendHost(
             hypervisor, self.domain, StoreClient(services.store, domid), services.work
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.images.apt import Say
 from xenograft.toolstack.images.cpio import Archive
-from xenograft.toolstack.images.initrd import read_module
+from xenograft.toolstack.images.initrd import obey, read_module
 from xenograft.toolstack.images.tools import Program, program
 
 MARKER = "backend-initrd: ready to serve"
@@ -26,7 +26,8 @@ _LIBRARY = re.compile(r"(/\S+) \(0x")
 def recipe() -> str:
     """Changes when what's built from the same parts would."""
     files = (
-        resources.files(__package__) / name for name in ("backend_init.sh", "backend_initrd.py")
+        resources.files(__package__) / name
+        for name in ("backend_init.sh", "backend_initrd.py", "initrd.py")
     )
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
@@ -43,6 +44,7 @@ def build(busybox: Path, modules: Sequence[Path], cache: Path, say: Say) -> byte
     archive.file("init", init, 0o755)
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
     archive.symlink("bin/sh", "busybox")
+    obey(archive)
     for index, module in enumerate(modules):
         name = module.name.partition(".")[0]
         archive.file(f"lib/modules/{index:02}-{name}.ko", read_module(module))

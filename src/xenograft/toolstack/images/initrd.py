@@ -55,6 +55,13 @@ def read_module(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
+def obey(archive: Archive) -> None:
+    """Add what lets the guest end in order when xenstore says so."""
+    archive.directory("sbin")
+    for name in ("poweroff", "reboot"):
+        archive.file(f"sbin/{name}", _ORDERLY % name.encode(), 0o755)
+
+
 def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
     """The archive, uncompressed: unpacking would cost the guest more than reading.
 
@@ -64,7 +71,7 @@ def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
     init = files.joinpath("demo_init.sh").read_bytes()
     dhcp = files.joinpath("demo_dhcp.sh").read_bytes()
     archive = Archive()
-    for path in ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp"):
+    for path in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
         archive.directory(path)
     # Linux opens the console for the first process before devtmpfs is mounted.
     archive.character_device("dev/console", 5, 1)
@@ -77,8 +84,7 @@ def build(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
         name = module.name.partition(".")[0]
         archive.directory("lib/modules")
         archive.file(f"lib/modules/{index:02}-{name}.ko", read_module(module))
-    for name in ("poweroff", "reboot"):
-        archive.file(f"sbin/{name}", _ORDERLY % name.encode(), 0o755)
+    obey(archive)
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
     archive.directory("etc/udhcpc")

@@ -55,6 +55,26 @@ class Guest:
         return self.domain.xen.name
 
 
+class Remainder:
+    """What a growing time has beside another one, which isn't measured alike; it never falls.
+
+    >>> rest = Remainder()
+    >>> [rest.advance(*times) for times in ((5, 3), (6, 6), (9, 7))]
+    [2, 2, 4]
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._value = 0
+
+    def advance(self, whole: int, part: int) -> int:
+        """What is left by now; a part that has grown by more than the whole takes nothing away."""
+        rest = whole - part
+        self._value += max(rest - self._last, 0)
+        self._last = rest
+        return self._value
+
+
 class Host:
     """A machine and its guests."""
 
@@ -68,6 +88,8 @@ class Host:
         """What ran lately, once somebody has asked for it."""
         self.spent_ns = 0
         """How long guests that have gone had run."""
+        self.control_ns = Remainder()
+        """How long domain 0 has run: what isn't spent in guests is spent for it."""
         self.changed: Callable[[], None] = _nothing
         """Called when guests have come, gone, or changed their names."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DETACH_SECONDS = 10.0
 """How long a guest has to let go of a device (LIBXL_DESTROY_TIMEOUT)."""
 
+_EVENT_CHANNEL = {"console": "port"}
 _RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref"), "vkbd": ("page-gref",)}
 
 
@@ -47,12 +48,13 @@ def _row(host: Host, guest: Guest, status: DeviceStatus) -> messages.DeviceRow:
         backend_domid=status.backend_domid,
         frontend_domid=guest.domid,
         state=int(status.frontend_state),
-        event_channel=front("event-channel"),
+        event_channel=front(_EVENT_CHANNEL.get(status.kind, "event-channel")),
         rings=[front(name) for name in _RINGS.get(status.kind, ("ring-ref",))],
         backend=status.backend,
         frontend=status.frontend,
         error=status.error,
         nodes=nodes,
+        tty=store.get(f"{status.frontend}/tty") or "",
     )
 
 
@@ -141,7 +143,7 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
         if not gone.done():
             raise Failure(
                 f"Domain {domid}:the guest hasn't released {kind} {devid} in"
-                f" {DETACH_SECONDS:.0f} s; -f takes it away"
+                f" {DETACH_SECONDS:.0f} s; it goes when the guest does so, and -f takes it away"
             )
 
     def forget() -> None:

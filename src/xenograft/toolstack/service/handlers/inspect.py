@@ -27,10 +27,9 @@ _KIB_PER_PAGE = 4
 
 def cpu_time_ns(host: Host, domain: Domain) -> int:
     """How long a domain's vCPUs have run."""
-    if domain.is_host:
-        # What isn't spent in guests is spent for domain 0.
+    if domain is host.machine.control:
         others = sum(cpu_time_ns(host, guest.domain.xen) for guest in host.guests.values())
-        return max(time.process_time_ns() - others - host.spent_ns, 0)
+        return host.control_ns.advance(time.process_time_ns(), others + host.spent_ns)
     return sum(vcpu.runstate_now()[2][RUNSTATE_running] for vcpu in domain.vcpus)
 
 

@@ -27,6 +27,8 @@ class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     nodes: dict[str, str]
     """The back end's nodes."""
+    tty: str = ""
+    """Of a console: the pty that it is."""
 
 
 class ListDevices(Request[list[DeviceRow]], frozen=True):
