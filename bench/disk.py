@@ -20,6 +20,8 @@ _MEMORY = 256
 _WORK = {
     "sequential read, through the guest's cache": ("read", 1 << 20, 512, 1, "cached"),
     "sequential write, through the guest's cache": ("write", 1 << 20, 512, 1, "cached"),
+    "sequential read of 128 KiB, direct, 1 at once": ("read", 1 << 17, 4096, 1, "seq"),
+    "sequential write of 128 KiB, direct, 1 at once": ("write", 1 << 17, 4096, 1, "seq"),
     "sequential read of 1 MiB, direct, 1 at once": ("read", 1 << 20, 1024, 1, "seq"),
     "sequential write of 1 MiB, direct, 1 at once": ("write", 1 << 20, 1024, 1, "seq"),
     "sequential read of 1 MiB, direct, 4 at once": ("read", 1 << 20, 1024, 4, "seq"),

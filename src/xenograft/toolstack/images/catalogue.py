@@ -32,11 +32,13 @@ class Image:
 _KERNEL = (("kernel", "boot/vmlinuz-*"), ("config", "boot/config-*"))
 _XEN = ("xen-blkfront", "xen-netfront")
 _BACKENDS = ("llc", "stp", "bridge", *_XEN, "xen-blkback", "xen-netback")
+_9P = ("netfs", "fscache", "9pnet", "9p", "9pnet_xen")
+"""In the order of their needs, as the others are; Debian's cloud kernel doesn't have them."""
 _VIRTIO = (
     *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci"),
     *("failover", "net_failover", "virtio_blk", "virtio_net"),
 )
-_MODULES = tuple(f"lib/modules/*/{name}.ko*" for name in (*_BACKENDS, *_VIRTIO))
+_MODULES = tuple(f"lib/modules/*/{name}.ko*" for name in (*_BACKENDS, *_VIRTIO, *_9P))
 
 CATALOGUE: dict[str, Image] = {
     image.name: image
@@ -105,8 +107,8 @@ CATALOGUE: dict[str, Image] = {
         ),
         Image(
             "driver-initrd-debian",
-            "the same, with those of debian",
-            modules=_XEN,
+            "the same, with those of debian, and its file system for shared folders",
+            modules=(*_XEN, *_9P),
             base="busybox",
             kernel="debian",
         ),
