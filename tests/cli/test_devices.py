@@ -73,6 +73,15 @@ def test_trouble_with_a_disk_is_told_at_once(
     assert len(set(told)) == len(told)
 
 
+@pytest.mark.parametrize("form", ["", "qcow2"])
+def test_an_image_given_as_raw_by_mistake(tiny: list[str], tmp_path: Path, form: str) -> None:
+    disk = tmp_path / "disk"
+    create_qcow2(str(disk), 1 << 20)
+    done = xg(*tiny, "--disk", f"{disk},{form},xvda,ro", typed=b"halt\n")
+    assert (b"is a qcow2 image, and the guest is given" in done.stderr) is (not form)
+    assert done.returncode == OK
+
+
 def test_log_xenbus(tiny: list[str], tmp_path: Path) -> None:
     done = xg(*tiny, "--p9", f"tag=t,path={tmp_path}", "--log", "xenbus", typed=b"halt\n")
     assert "d1 9pfs/0 back end: Initialising -> InitWait" in done.stderr.decode()

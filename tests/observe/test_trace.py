@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,12 @@ def test_a_file_without_a_guest_is_removed(tmp_path: Path) -> None:
     assert path.exists()
     trace.close()
     assert not path.exists()
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    reader = os.open(device, os.O_RDONLY | os.O_NONBLOCK)
+    Trace.to_file(None, device).close()
+    os.close(reader)
+    assert device.exists()
 
 
 def test_on_a_machine(tmp_path: Path) -> None:

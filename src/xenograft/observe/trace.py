@@ -126,7 +126,8 @@ class Trace(CallTracker):
         with suppress(OSError):
             # What a full disk has left in the file's buffer is tried again, in vain.
             self._out.close()
-        if self._path is not None and not self._tracks:
+        # A device that was named isn't ours to remove.
+        if self._path is not None and not self._tracks and self._path.is_file():
             self._path.unlink(missing_ok=True)
 
     # -- packets ---------------------------------------------------------------------------------

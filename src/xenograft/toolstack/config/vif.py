@@ -57,9 +57,11 @@ def parse_rate(text: str) -> tuple[int, int]:
     if interval is not None:
         # A bare number is in seconds, as xl reads it.
         microseconds = int(interval[1]) * {"us": 1, "ms": 1000, "s": 10**6, "": 10**6}[interval[2]]
-    if not int(rate[1]) or microseconds > 0xFFFFFFFF:
+    amount = per_second * microseconds // 10**6
+    # None at all in an interval would stand for no limit.
+    if not amount or microseconds > 0xFFFFFFFF:
         raise UserError(f"vif: the rate {text[:40]!r} is out of range")
-    return per_second * microseconds // 10**6, microseconds
+    return amount, microseconds
 
 
 def parse_vif(text: str) -> Vif:
@@ -75,6 +77,8 @@ def parse_vif(text: str) -> Vif:
     for piece in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = piece.partition("=")
         if not equals:
+            if key in _KEYS:
+                raise error(f"{key} has no value; write {key}=…")
             if key not in ("trusted", "untrusted"):
                 raise error(f"unknown parameter {key[:40]!r}{nearest(key, _KEYS)}")
             trusted = key == "trusted"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xenograft.toolstack.devices.record import DeviceRecord
@@ -76,6 +77,22 @@ def open_disk(disk: Disk) -> Image | None:
         return open_image(disk.target, disk.format, disk.readonly)
     except ImageError as error:
         raise UserError(f"disk {disk.vdev}: {error}") from None
+
+
+def hint(disk: Disk, image: Image) -> str | None:
+    """What whoever gave the disk may have forgotten; None: nothing."""
+    from xenograft.backends.block.images.qcow2.header import MAGIC
+    from xenograft.backends.block.images.raw import RawImage
+
+    if not isinstance(image, RawImage):
+        return None
+    with suppress(OSError):
+        if image.read(0, len(MAGIC)) == MAGIC:
+            return (
+                f"disk {disk.vdev}: {disk.target} is a qcow2 image, and the guest is given the"
+                " bytes of its file; with format=qcow2 it has the disk in it"
+            )
+    return None
 
 
 def is_remote(disk: Disk) -> bool:

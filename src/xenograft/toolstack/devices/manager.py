@@ -13,7 +13,7 @@ from xenograft.backends.net.networks import DEFAULT_BRIDGE, NetworkError
 from xenograft.backends.xenbus.state import parse_state
 from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.devices.channel import channel_record, check_channel
-from xenograft.toolstack.devices.disk import disk_record, open_disk
+from xenograft.toolstack.devices.disk import disk_record, hint, open_disk
 from xenograft.toolstack.devices.display import vfb_record, vkb_record
 from xenograft.toolstack.devices.leaving import Leaving, remove_backend
 from xenograft.toolstack.devices.p9 import check_folder, p9_record
@@ -117,6 +117,8 @@ class Devices:
             image = self._services.opened.pop(disk, None) or open_disk(disk)
             if image is not None:
                 self._services.images[record.domid, record.devid] = image
+                if (line := hint(disk, image)) is not None:
+                    self._services.hypervisor.log.notice(line)
         self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
 

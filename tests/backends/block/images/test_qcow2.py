@@ -394,6 +394,35 @@ def test_a_full_host_disk(tmp_path: Path, cluster_bits: int, room: int) -> None:
     assert found[900 * KIB : 900 * KIB + 5000] == b"z" * 5000
 
 
+def test_no_room_for_a_refcount_block(tmp_path: Path) -> None:
+    """It's written nowhere else, least of all where the header is."""
+    path = tmp_path / "a"
+    create_qcow2(str(path), MIB, cluster_bits=9)
+    storages: list[FullDisk] = []
+
+    def wrap(inner: Storage) -> Storage:
+        storages.append(FullDisk(inner))
+        # The first block counts the clusters up to here; the next one counts itself.
+        storages[0].limit = 256 * 512
+        return storages[0]
+
+    image = open_image(str(path), "qcow2", wrap=wrap)
+    done = 0
+    with pytest.raises(OSError, match="No space left"):
+        for offset in range(0, MIB, 512):
+            image.write(offset, pattern(512, offset))
+            done = offset + 512
+    image.flush()
+    assert path.read_bytes()[:4] == b"QFI\xfb"
+    storages[0].limit = 1 << 40
+    image.write(done, pattern(512, done))
+    image.close()
+    assert not check(path).get("corruptions")
+    found = content(path)
+    for offset in range(0, done + 512, 512):
+        assert found[offset : offset + 512] == pattern(512, offset)
+
+
 _OFFSET = st.integers(0, 255)
 _STEP = st.one_of(
     st.tuples(st.just("write"), _OFFSET, st.integers(1, 80), st.integers(1, 255)),
