@@ -79,7 +79,8 @@ def test_a_hog_in_one_pool_does_not_delay_the_other(image: Image, pools: Machine
         machine.instruments.add(history)
         hog.console.send(HOG)
         beside = timed(machine, task)
-        assert beside == pytest.approx(alone, rel=0.002)
+        # The task wakes twenty times, up to a window late while another CPU computes (50 us or so).
+        assert beside == pytest.approx(alone, rel=0.005)
         # Each keeps to its pool's CPU, and both really ran.
         segments = history.close(machine.hypervisor.clock.now())
         assert {(one.cpu, one.domid) for one in segments} <= {(0, hog.domid), (1, task.domid)}

@@ -408,10 +408,15 @@ def test_no_room_for_a_refcount_block(tmp_path: Path) -> None:
 
     image = open_image(str(path), "qcow2", wrap=wrap)
     done = 0
+
+    def fill() -> None:
+        nonlocal done
+        while done < MIB:
+            image.write(done, pattern(512, done))
+            done += 512
+
     with pytest.raises(OSError, match="No space left"):
-        for offset in range(0, MIB, 512):
-            image.write(offset, pattern(512, offset))
-            done = offset + 512
+        fill()
     image.flush()
     assert path.read_bytes()[:4] == b"QFI\xfb"
     storages[0].limit = 1 << 40
