@@ -99,7 +99,9 @@ def test_a_guest_of_a_driver_domain_is_saved(
     guest = machine.restore(path)
     assert "kept" in run(guest, "cat /mnt/file")
     run(guest, "echo more >> /mnt/file && sync")
-    assert "2 packets received" in run(guest, "ping -c 2 -W 20 10.9.0.1")
+    # A packet is lost that comes before the driver domain's script has plugged the interface into
+    # its bridge: Linux's front end doesn't wait for that.
+    run(guest, "until ping -c 1 -W 1 10.9.0.1; do :; done")
 
 
 def test_back_ends_go_with_their_guest(machine: Machine, image: Image, disk: Path) -> None:
