@@ -8,6 +8,8 @@ while they are granted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenograft.abi.io.blkif import (
@@ -45,7 +47,6 @@ from xenograft.hypervisor.grants.status import GrantError
 if TYPE_CHECKING:
     from xenograft.backends.block.device import BlockDevice
     from xenograft.backends.block.grants import Page
-    from xenograft.backends.block.images.image import Image
     from xenograft.backends.xenbus.host import MappedPages
     from xenograft.backends.xenbus.work import Outcome
     from xenograft.engine.protocol import Granted
@@ -78,17 +79,9 @@ class Located(NamedTuple):
     packed: bytes | None = None
 
 
-def _try_write(image: Image, request: Request, data: bytes) -> OSError | None:
+def _error_of(work: Callable[[], None]) -> OSError | None:
     try:
-        image.write(request.sector << SECTOR_SHIFT, data)
-    except OSError as error:
-        return error
-    return None
-
-
-def _try_flush(image: Image) -> OSError | None:
-    try:
-        image.flush()
+        work()
     except OSError as error:
         return error
     return None
@@ -386,8 +379,11 @@ class BlockQueue:
         through = device.write_through
 
         def work() -> list[OSError | None]:
-            errors = [_try_write(image, request, data) for request, data in writes]
-            lost = _try_flush(image) if through else None
+            errors = [
+                _error_of(partial(image.write, request.sector << SECTOR_SHIFT, data))
+                for request, data in writes
+            ]
+            lost = _error_of(image.flush) if through else None
             return [error or lost for error in errors]
 
         def done(outcome: Outcome[list[OSError | None]]) -> None:

@@ -187,8 +187,6 @@ class UserNetwork(Port):
     def _on_send_packet(self, buffer: int, length: int, _opaque: Any) -> int:
         """A packet for the guests.  Its checksums are right: libslirp has computed them."""
         data = ctypes.string_at(buffer, length)
-        if _false_reply(data):
-            return length
         if self._held:
             joined = join(self._held, data, self._mtu)
             if joined is not None:
@@ -209,6 +207,8 @@ class UserNetwork(Port):
             self._send_on(data)
 
     def _send_on(self, data: bytes) -> None:
+        if _false_reply(data):
+            return
         for packet in fit(data, self._mtu):
             self.send(packet)
 

@@ -79,15 +79,13 @@ def open_disk(disk: Disk) -> Image | None:
         raise UserError(f"disk {disk.vdev}: {error}") from None
 
 
-def hint(disk: Disk, image: Image) -> str | None:
-    """What whoever gave the disk may have forgotten; None: nothing."""
-    from xenograft.backends.block.images.qcow2.header import MAGIC
-    from xenograft.backends.block.images.raw import RawImage
+def hint(disk: Disk) -> str | None:
+    """What whoever gave a disk that can be served may have forgotten; None: nothing."""
+    from xenograft.backends.block.images.image import ImageError
+    from xenograft.backends.block.images.open import probe
 
-    if not isinstance(image, RawImage):
-        return None
-    with suppress(OSError):
-        if image.read(0, len(MAGIC)) == MAGIC:
+    with suppress(ImageError):
+        if disk.format == "raw" and probe(disk.target) == "qcow2":
             return (
                 f"disk {disk.vdev}: {disk.target} is a qcow2 image, and the guest is given the"
                 " bytes of its file; with format=qcow2 it has the disk in it"

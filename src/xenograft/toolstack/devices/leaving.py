@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The back end in a driver domain whose guest is gone for good.
+"""A back end that is to go, because its device does or its guest has gone.
 
-As libxl has it (libxl_device.c of Xen 4.17): the toolstack says that the device goes (`online` 0,
-`state` Closing), gives the back end ten seconds to close, and removes its directory, which is
-what makes Linux's let go of the dead guest.
+As libxl has it (libxl_device.c of Xen 4.17): the toolstack says so in the back end's directory
+(`online` 0, `state` Closing), waits until it has closed, and removes the directory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenograft.abi.errno import Errno, XenError
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xenograft.store.client import StoreClient
     from xenograft.toolstack.services import Services
 
-PATIENCE_NS = 10_000_000_000
-"""libxl's LIBXL_DESTROY_TIMEOUT."""
+DESTROY_SECONDS = 10
+"""How long it is waited for at most (LIBXL_DESTROY_TIMEOUT)."""
 
 
 def remove_backend(store: StoreClient, backend: str) -> None:
@@ -36,33 +36,55 @@ def remove_backend(store: StoreClient, backend: str) -> None:
 
 
 class Leaving:
-    """Sees one back end off, by the path of its directory."""
+    """Asks the back end in the directory `backend` to close; `gone` is called once it has."""
 
-    def __init__(self, services: Services, backend: str) -> None:
-        self._store = services.client
-        self._timers = services.hypervisor.timers
-        self._backend = backend
+    def __init__(self, store: StoreClient, backend: str, gone: Callable[[], None]) -> None:
+        self._store = store
         self._path = f"{backend}/state"
-        if not self._closed():
-            self._store.write(f"{backend}/online", 0)
-            self._store.write(self._path, int(XenbusState.Closing))
-        deadline = services.hypervisor.clock.now() + PATIENCE_NS
-        self._timer = self._timers.add(deadline, self._end)
+        self._gone = gone
         self._token = ""
-        # The first call may come before there's a token to take the watch back by.
-        self._token = self._store.watch(self._path, lambda _path, _token: self._look())
+        # The first call comes before there's a token to take the watch back by.
+        self._token = store.watch(self._path, lambda _path, _token: self._look())
+        if not self._closed():
+            store.write(f"{backend}/online", 0)
+            if self._state() is not XenbusState.Closing:
+                store.write(self._path, int(XenbusState.Closing))
         self._look()
 
+    @property
+    def pending(self) -> bool:
+        """Whether `gone` has yet to be called."""
+        return bool(self._token)
+
+    def end(self) -> None:
+        """It has closed, or isn't waited for any more; a second time does nothing."""
+        token, self._token = self._token, ""
+        if token:
+            self._store.unwatch(self._path, token)
+            self._gone()
+
+    def _state(self) -> XenbusState:
+        return parse_state(self._store.get(self._path))
+
     def _closed(self) -> bool:
-        state = parse_state(self._store.get(self._path))
-        return state in (XenbusState.Closed, XenbusState.Unknown)
+        return self._state() in (XenbusState.Closed, XenbusState.Unknown)
 
     def _look(self) -> None:
         if self._token and self._closed():
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
-        token, self._token = self._token, ""
-        self._timers.cancel(self._timer)
-        self._store.unwatch(self._path, token)
-        remove_backend(self._store, self._backend)
+
+def see_off(services: Services, backend: str) -> None:
+    """Have a back end go whose guest is gone for good, whether it closes or not.
+
+    That its directory goes is what makes Linux's let go of the dead guest.
+    """
+    timers = services.hypervisor.timers
+
+    def gone() -> None:
+        timers.cancel(timer)
+        remove_backend(services.client, backend)
+
+    deadline = services.hypervisor.clock.now() + DESTROY_SECONDS * 1_000_000_000
+    timer = timers.add(deadline, lambda: leaving.end())
+    leaving = Leaving(services.client, backend, gone)

@@ -15,7 +15,7 @@ from xenograft.toolstack.config.display import Vkb
 from xenograft.toolstack.devices.channel import channel_record, check_channel
 from xenograft.toolstack.devices.disk import disk_record, hint, open_disk
 from xenograft.toolstack.devices.display import vfb_record, vkb_record
-from xenograft.toolstack.devices.leaving import Leaving, remove_backend
+from xenograft.toolstack.devices.leaving import Leaving, remove_backend, see_off
 from xenograft.toolstack.devices.p9 import check_folder, p9_record
 from xenograft.toolstack.devices.record import DeviceRecord
 from xenograft.toolstack.devices.vif import DEFAULT_MTU, vif_record
@@ -117,7 +117,7 @@ class Devices:
             image = self._services.opened.pop(disk, None) or open_disk(disk)
             if image is not None:
                 self._services.images[record.domid, record.devid] = image
-                if (line := hint(disk, image)) is not None:
+                if (line := hint(disk)) is not None:
                     self._services.hypervisor.log.notice(line)
         self._write(record, disk.backend, lambda: self.attach_disk(disk))
         return record
@@ -407,30 +407,17 @@ class Devices:
         status = self.find(kind, devid)
         if status is None:
             raise UserError(f"{self._domain.name} has no device {kind} {devid}")
-        path = f"{status.backend}/state"
-        tokens: list[str] = []
 
-        def changed(_path: str, _token: str) -> None:
-            if tokens and parse_state(self._store.get(path)) in (
-                XenbusState.Closed,
-                XenbusState.Unknown,
-            ):
-                self._store.unwatch(path, tokens.pop())
-                self.remove(kind, devid)
-                if done is not None:
-                    done()
+        def gone() -> None:
+            self.remove(kind, devid)
+            if done is not None:
+                done()
 
-        def ask() -> None:
-            self._store.write(f"{status.backend}/online", 0)
-            state = parse_state(self._store.get(path))
-            if state not in (XenbusState.Closing, XenbusState.Closed):
-                self._store.write(path, int(XenbusState.Closing))
-
-        tokens.append(self._store.watch(path, changed))
-        ask()
+        leaving = Leaving(self._store, status.backend, gone)
         # A front end that never began has nothing to let go of.
-        if tokens and status.frontend_state in (XenbusState.Initialising, XenbusState.Unknown):
-            self._store.write(path, int(XenbusState.Closed))
+        never = status.frontend_state in (XenbusState.Initialising, XenbusState.Unknown)
+        if leaving.pending and never:
+            self._store.write(f"{status.backend}/state", int(XenbusState.Closed))
 
     def remove(self, kind: str, devid: int) -> None:
         """Take a device away, whatever the guest does; no matter if there's none."""
@@ -449,7 +436,7 @@ class Devices:
         for status in self.all():
             server = domains.get(status.backend_domid)
             if server is not None and server is not self._services.control and not server.dying:
-                Leaving(self._services, status.backend)
+                see_off(self._services, status.backend)
 
     def _remove_nodes(self, kind: str, devid: int) -> None:
         status = self.find(kind, devid)

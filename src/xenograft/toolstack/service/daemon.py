@@ -133,11 +133,11 @@ async def serve(
 
         def open_store() -> SocketServer:
             machine = service.host.machine
-            machine.hypervisor.log.notices.append(log)
             server = SocketServer(machine.services.store, paths.xenstore)
             machine.hypervisor.door.watch(server.fileno(), server.poll)
             return server
 
+        await service.thread.call(lambda: service.host.hypervisor.log.notices.append(log))
         store = await service.thread.call(open_store)
         # Whoever listened here before us has gone: we hold the lock.
         paths.socket.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xenograft.toolstack.config.disk import device_number, parse_disk
+from xenograft.toolstack.devices.leaving import DESTROY_SECONDS
 from xenograft.toolstack.errors import UserError
 from xenograft.toolstack.service import messages
 from xenograft.toolstack.service.messages import Failure
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from xenograft.toolstack.devices.manager import DeviceStatus
     from xenograft.toolstack.service.host import Guest, Host
     from xenograft.toolstack.service.service import Service
-
-DETACH_SECONDS = 10.0
-"""How long a guest has to let go of a device (LIBXL_DESTROY_TIMEOUT)."""
 
 _EVENT_CHANNEL = {"console": "port"}
 _RINGS = {"vbd": ("ring-ref",), "vif": ("tx-ring-ref", "rx-ring-ref"), "vkbd": ("page-gref",)}
@@ -139,11 +137,11 @@ async def detach(service: Service, request: messages.DetachDevice) -> None:
 
     domid, devid = await service.thread.call(ask)
     if not request.force:
-        await asyncio.wait([gone], timeout=DETACH_SECONDS)
+        await asyncio.wait([gone], timeout=DESTROY_SECONDS)
         if not gone.done():
             raise Failure(
                 f"Domain {domid}:the guest hasn't released {kind} {devid} in"
-                f" {DETACH_SECONDS:.0f} s; it goes when the guest does so, and -f takes it away"
+                f" {DESTROY_SECONDS} s; it goes when the guest does so, and -f takes it away"
             )
 
     def forget() -> None:

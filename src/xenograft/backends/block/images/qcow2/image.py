@@ -96,8 +96,6 @@ class Qcow2Image:
         self._unreferenced: list[int] = []
         self._unpacked: OrderedDict[int, bytes] = OrderedDict()
         self._corrupt = False
-        self._reserved: set[int] = set()
-        """Clusters of tables for which the host is known to have room."""
         self._metadata = self._metadata_clusters()
         if not readonly and header.autoclear:
             # Features that go by if somebody writes who doesn't know them.
@@ -418,11 +416,11 @@ class Qcow2Image:
         entry = self.l1[l1_index]
         table = self.table(l1_index)
         if table is not None and entry & COPIED:
-            self._reserve((entry & OFFSET_MASK) // self._cluster)
+            self.refcounts.reserve((entry & OFFSET_MASK) // self._cluster)
             return table
         host, _ = self._allocate()
         try:
-            self._reserve(host)
+            self.refcounts.reserve(host)
             self.storage.reserve(self.header.l1_offset + 8 * l1_index, 8)
         except OSError:
             self.refcounts.drop(host)
@@ -437,11 +435,6 @@ class Qcow2Image:
         if entry & OFFSET_MASK:
             self._unreferenced.append((entry & OFFSET_MASK) // self._cluster)
         return table
-
-    def _reserve(self, cluster: int) -> None:
-        if cluster not in self._reserved:
-            self.storage.reserve(cluster * self._cluster, self._cluster)
-            self._reserved.add(cluster)
 
     def _replace(self, table: array[int], l1_index: int, cluster: int, entry: int) -> None:
         """Put a new entry into a table; what the old one used isn't used any more."""
@@ -533,7 +526,6 @@ class Qcow2Image:
                 continue
             if unused:
                 self._metadata.discard(cluster)
-                self._reserved.discard(cluster)
                 if cluster == start + length:
                     length += 1
                     continue

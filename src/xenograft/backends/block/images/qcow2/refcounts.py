@@ -51,7 +51,7 @@ class Refcounts:
         self._blocks: dict[int, bytearray] = {}
         self._dirty: dict[int, None] = {}
         self._reserved: set[int] = set()
-        """Blocks for which the host is known to have room."""
+        """Clusters for which the host is known to have room."""
         self._hint = 0
         self.fresh_from = -(-storage.size // self._cluster)
         """From this cluster on the file has never been written: it reads as zeros."""
@@ -106,10 +106,9 @@ class Refcounts:
             raise CorruptImage(self._storage.path, f"no refcount block for cluster {cluster}")
         if count >> bits:
             raise OSError(errno.EFBIG, f"cluster {cluster} is used too often")
-        if index not in self._reserved and index < len(self.table) and self.table[index]:
+        if self.table[index]:
             # The write that needs the count is the one to fail, not the flush after it.
-            self._storage.reserve(self.table[index] & _OFFSET_MASK, self._cluster)
-            self._reserved.add(index)
+            self.reserve((self.table[index] & _OFFSET_MASK) // self._cluster)
         if bits >= 8:
             width = bits // 8
             block[at * width : (at + 1) * width] = count.to_bytes(width, "big")
@@ -121,12 +120,21 @@ class Refcounts:
         if not count and cluster < self._hint:
             self._hint = cluster
 
+    def reserve(self, cluster: int) -> None:
+        """See that the host has room for a cluster that is written later.  Raises OSError."""
+        if cluster not in self._reserved:
+            self._storage.reserve(cluster * self._cluster, self._cluster)
+            self._reserved.add(cluster)
+
     def drop(self, cluster: int) -> bool:
         """One use less; True if that was the last one.  Raises CorruptImage if there was none."""
         count = self.get(cluster)
         if not count:
             raise CorruptImage(self._storage.path, f"cluster {cluster} is used, but not counted")
         self.set(cluster, count - 1)
+        if count == 1:
+            # Its place in the file may be given back.
+            self._reserved.discard(cluster)
         return count == 1
 
     # -- finding free clusters -----------------------------------------------------------------
